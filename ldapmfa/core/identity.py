@@ -1,0 +1,314 @@
+"""Who the directory says was bound: the value every rule, lock, factor and record is keyed on.
+
+Promised here: an identity comes only from answers about the account that was just bound, never from the name that was
+typed (A31), and its id survives renames but not deletion (A32). The look-ups of each kind of directory are a
+generator that yields `Ask`s and is sent `Found`s; who carries them, and under which message ids, is the shell's
+business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from ldapmfa.wire import dn, ldap
+from ldapmfa.wire.ldap import Entry, Result
+
+Kind = Literal["active-directory", "openldap", "389-ds"]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One account, as the directory confirmed it on the link that was just bound.
+
+    `directory` is the configured identity name (two ports of one forest may share it), `id` is
+    ``guid:`` + 32 hex digits of objectGUID (in the order of its octets), ``uuid:`` + entryUUID or
+    ``nsuniqueid:`` + nsUniqueId, all lower case, or ``dn:`` + the normalised DN for an account without an
+    entry. `accounts` are the values of sAMAccountName or uid.
+    """
+
+    directory: str
+    id: str
+    dn: str
+    accounts: tuple[str, ...] = ()
+    upn: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What the account is called in the store; unambiguous, for a directory's name has no slash."""
+        return f"{self.directory}/{self.id}"
+
+    @property
+    def has_entry(self) -> bool:
+        """Whether the directory holds an entry for it; one without passes only where exempt."""
+        return not self.id.startswith("dn:")
+
+
+@dataclass(frozen=True, slots=True)
+class Unidentified:
+    """The password was right, and the account must not log in all the same: `reason` and, for the record, `detail`."""
+
+    reason: Literal["must-change-password", "other-domain", "not-a-user"]
+    detail: str = ""
+
+
+class CannotIdentify(Exception):  # noqa: N818 - named as what is the case
+    """The directory's answers do not say, or contradict each other on, who was bound: the login is broken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a rootDSE says of its directory, as far as it matters here."""
+
+    kind: Kind
+    who_am_i: bool
+    naming_contexts: tuple[str, ...] = ()
+
+
+ROOT_DSE_ATTRIBUTES: Final = (
+    "objectClass",
+    "supportedCapabilities",
+    "supportedExtension",
+    "vendorName",
+    "defaultNamingContext",
+    "namingContexts",
+)
+_AD: Final = "1.2.840.113556.1.4.800"
+_WHO_AM_I: Final = ldap.OID_WHO_AM_I.decode()
+
+
+def read_capabilities(root: Entry, override: Kind | None = None) -> Capabilities:
+    """What kind of directory has this rootDSE. Raises CannotIdentify for one that can tell nobody's identity."""
+    extensions = root.text("supportedExtension")
+    kind = override or _kind(root)
+    if kind is None:
+        raise CannotIdentify(
+            "the rootDSE is neither Active Directory's nor OpenLDAP's nor 389 Directory Server's"
+            f" (vendorName: {', '.join(root.text('vendorName')) or 'none'})"
+        )
+    who_am_i = _WHO_AM_I in extensions
+    if kind != "active-directory" and not who_am_i:
+        raise CannotIdentify(f"the directory ({kind}) does not offer Who am I ({_WHO_AM_I}, RFC 4532)")
+    contexts = root.text("defaultNamingContext") or root.text("namingContexts")
+    return Capabilities(kind, who_am_i, contexts)
+
+
+def _kind(root: Entry) -> Kind | None:
+    if _AD in root.text("supportedCapabilities"):
+        return "active-directory"
+    if "openldaprootdse" in (name.lower() for name in root.text("objectClass")):
+        return "openldap"
+    if any("389 project" in name.lower() for name in root.text("vendorName")):
+        return "389-ds"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request of ours. `on`: the link that was just bound, a link of the service account, or the catalog's."""
+
+    operation: bytes
+    on: Literal["bound", "service", "catalog"] = "bound"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The answer to an Ask. None stands for a link that is not configured."""
+
+    result: Result
+    entries: tuple[Entry, ...] = ()
+
+
+Asking = Generator[Ask, Found | None, Identity | Unidentified]
+
+
+def identify(capabilities: Capabilities, directory: str) -> Asking:
+    """Find out whom the bind that has just succeeded has bound."""
+    if capabilities.kind == "active-directory":
+        return (yield from _in_active_directory(capabilities, directory))
+    return (yield from _by_who_am_i(capabilities.kind, directory))
+
+
+AD_ATTRIBUTES: Final = (
+    "objectGUID",
+    "objectSid",
+    "sAMAccountType",
+    "sAMAccountName",
+    "userPrincipalName",
+    "pwdLastSet",
+    "userAccountControl",
+)
+
+_PLACES: Final = ("bound", "service", "catalog")
+
+
+def _in_active_directory(capabilities: Capabilities, directory: str) -> Asking:
+    """The rootDSE's tokenGroups start with the account's own SID ([MS-ADTS] 3.1.1.3.2.23 and 3.1.1.4.5.19)."""
+    groups = yield Ask(ldap.search_request(b"", ("tokenGroups",)))
+    sids = _single(groups, "the rootDSE").attributes.get("tokengroups", ())
+    if not sids:
+        raise CannotIdentify("the directory names no tokenGroups to the account that was bound")
+    sid = sids[0]
+    who: str | None = None
+    if capabilities.who_am_i:
+        who = _who((yield Ask(ldap.extended_request(ldap.OID_WHO_AM_I))))
+    operation = ldap.search_request(f"<SID={sid_text(sid)}>".encode(), AD_ATTRIBUTES)
+    found: Found | None = None
+    for place in _PLACES:
+        found = yield Ask(operation, on=place)
+        if _shows(found, "objectGUID"):
+            break
+    else:
+        return Unidentified("other-domain", f"{sid_text(sid)} is not found here, nor in a global catalog")
+    entry = _single(found, sid_text(sid))
+    if entry.attributes.get("objectsid") != (sid,):
+        raise CannotIdentify(f"the entry found for {sid_text(sid)} has another SID")
+    return _active_directory_identity(entry, who, sid, directory)
+
+
+def _active_directory_identity(entry: Entry, who: str | None, sid: bytes, directory: str) -> Identity | Unidentified:
+    guid = entry.attributes.get("objectguid", ())
+    names = entry.text("sAMAccountName")
+    if len(guid) != 1 or len(guid[0]) != 16 or len(names) != 1:
+        raise CannotIdentify(f"the entry {entry.dn} shows no objectGUID or sAMAccountName")
+    if not _is_user(entry):
+        return Unidentified("not-a-user", f"{entry.dn} has sAMAccountType {entry.text('sAMAccountType')}")
+    if who is not None:
+        named = who.removeprefix("u:")
+        if not who.startswith("u:") or (
+            named != sid_text(sid) and dn.prepare(named.rpartition("\\")[2]) != dn.prepare(names[0])
+        ):
+            raise CannotIdentify(f"Who am I says {who}, tokenGroups say {names[0]}")
+    if entry.text("pwdLastSet") == ("0",) and not _never_expires(entry):
+        return Unidentified("must-change-password", entry.dn)
+    upn = entry.text("userPrincipalName")
+    return Identity(directory, f"guid:{guid[0].hex()}", entry.dn, names, upn[0] if len(upn) == 1 else None)
+
+
+def _is_user(entry: Entry) -> bool:
+    """Whether the entry is a user's (0x30000000) or a computer's (0x30000001)."""
+    kinds = entry.text("sAMAccountType")
+    return len(kinds) == 1 and kinds[0] in ("805306368", "805306369")
+
+
+def _never_expires(entry: Entry) -> bool:
+    """Whether DONT_EXPIRE_PASSWORD (0x10000) is set: then a pwdLastSet of 0 demands no change."""
+    flags = entry.text("userAccountControl")
+    return len(flags) == 1 and flags[0].isascii() and flags[0].isdecimal() and bool(int(flags[0]) & 0x10000)
+
+
+_UNIQUE: Final = {"openldap": ("entryUUID", "uuid:"), "389-ds": ("nsUniqueId", "nsuniqueid:")}
+
+
+def _by_who_am_i(kind: Literal["openldap", "389-ds"], directory: str) -> Asking:
+    """RFC 4532, then the entry itself."""
+    answer = yield Ask(ldap.extended_request(ldap.OID_WHO_AM_I))
+    if _code(answer) == ldap.INSUFFICIENT_ACCESS_RIGHTS:
+        # a password policy (slapo-ppolicy) restricts an account that must change its password to doing so
+        return Unidentified("must-change-password", "the directory restricts the account to changing its password")
+    who = _who(answer)
+    name = who.removeprefix("dn:").strip()
+    if not who.startswith("dn:") or not name:
+        raise CannotIdentify(f"Who am I says {who or 'nobody'!r}, which is no DN")
+    unique, prefix = _UNIQUE[kind]
+    operation = ldap.search_request(name.encode(), (unique, "uid", "sAMAccountName", "userPrincipalName"))
+    found = yield Ask(operation)
+    if _code(found) in (ldap.INSUFFICIENT_ACCESS_RIGHTS, ldap.UNWILLING_TO_PERFORM):
+        return Unidentified("must-change-password", "the directory restricts the account to changing its password")
+    if not _shows(found, unique):
+        found = (yield Ask(operation, on="service")) or found
+    if _code(found) == ldap.NO_SUCH_OBJECT or not (found and found.entries):
+        return Identity(directory, f"dn:{dn.normalise(name)}", name)
+    entry = _single(found, name)
+    if not dn.same(entry.dn, name):
+        raise CannotIdentify(f"Who am I says {name}, the entry found is {entry.dn}")
+    ids = entry.text(unique)
+    if len(ids) != 1:
+        raise CannotIdentify(f"the entry {entry.dn} shows no {unique}")
+    upn = entry.text("userPrincipalName")
+    accounts = entry.text("uid") or entry.text("sAMAccountName")
+    return Identity(directory, prefix + ids[0].lower(), entry.dn, accounts, upn[0] if len(upn) == 1 else None)
+
+
+def _code(found: Found | None) -> int | None:
+    return found.result.code if found else None
+
+
+def _shows(found: Found | None, attribute: str) -> bool:
+    return bool(found and found.entries and attribute.lower() in found.entries[0].attributes)
+
+
+def _who(found: Found | None) -> str:
+    if not found or found.result.code != ldap.SUCCESS:
+        raise CannotIdentify(f"Who am I was answered with {_code(found)}")
+    return found.result.value.decode(errors="replace")
+
+
+def _single(found: Found | None, what: str) -> Entry:
+    if not found or found.result.code != ldap.SUCCESS or len(found.entries) != 1:
+        raise CannotIdentify(f"the look-up of {what} was answered with {_code(found)} and not one entry")
+    return found.entries[0]
+
+
+def sid_text(sid: bytes) -> str:
+    """A binary SID as text, S-1-5-... ([MS-DTYP] 2.4.2.1). Raises CannotIdentify."""
+    if len(sid) < 8 or len(sid) != 8 + 4 * sid[1]:
+        raise CannotIdentify("the directory sent a SID that is none")
+    authority = int.from_bytes(sid[2:8], "big")
+    parts = (int.from_bytes(sid[pos : pos + 4], "little") for pos in range(8, len(sid), 4))
+    return "-".join(map(str, ("S", sid[0], authority, *parts)))
+
+
+# -- the account that somebody names, for enrolment through a service account
+
+
+@dataclass(frozen=True, slots=True)
+class NoOneAccount:
+    """The name matches no account, or several: `matches` are their DNs."""
+
+    matches: tuple[str, ...]
+
+
+def find_account(capabilities: Capabilities, directory: str, name: str, base: str) -> Generator[
+    Ask, Found | None, Identity | NoOneAccount
+]:
+    """The one account that is called `name`: a DN, a userPrincipalName, or an account name."""
+    attributes: tuple[str, ...]
+    if capabilities.kind == "active-directory":
+        unique, attributes = "objectGUID", AD_ATTRIBUTES
+    else:
+        unique = _UNIQUE[capabilities.kind][0]
+        attributes = (unique, "uid", "sAMAccountName", "userPrincipalName")
+    where, scope, start = ldap.ANY_ENTRY, ldap.BASE, name
+    if not _is_dn(name):
+        value, start, scope = name.encode(), base, ldap.SUBTREE
+        named = ("userPrincipalName",) if "@" in name else ("sAMAccountName", "uid")
+        if capabilities.kind == "active-directory":
+            named = named[:1]  # uid is an ordinary attribute there
+        where = ldap.any_of(*(ldap.equals(attribute, value) for attribute in named))
+    found = yield Ask(ldap.search_request(start.encode(), attributes, scope=scope, where=where, most=10), on="service")
+    if found is None or found.result.code not in (ldap.SUCCESS, ldap.NO_SUCH_OBJECT, 4):
+        raise CannotIdentify(f"the search for {name} was answered with {_code(found)}")
+    entries = [entry for entry in found.entries if capabilities.kind != "active-directory" or _is_user(entry)]
+    if len(entries) != 1:
+        return NoOneAccount(tuple(entry.dn for entry in entries))
+    entry = entries[0]
+    ids = entry.attributes.get(unique.lower(), ())
+    if len(ids) != 1:
+        raise CannotIdentify(f"the entry {entry.dn} shows no {unique} to the service account")
+    if capabilities.kind == "active-directory":
+        identity = f"guid:{ids[0].hex()}"
+        accounts = entry.text("sAMAccountName")
+    else:
+        identity = _UNIQUE[capabilities.kind][1] + ids[0].decode(errors="replace").lower()
+        accounts = entry.text("uid") or entry.text("sAMAccountName")
+    upn = entry.text("userPrincipalName")
+    return Identity(directory, identity, entry.dn, accounts, upn[0] if len(upn) == 1 else None)
+
+
+def _is_dn(name: str) -> bool:
+    try:
+        return "=" in name and bool(dn.parse(name))
+    except dn.DnError:
+        return False

@@ -1,0 +1,100 @@
+"""What was typed into the password field, and how it is kept from being seen.
+
+Promised here: a `Secret` shows stars wherever it is printed, and `split` decides by syntax alone what is
+password and what is code, so that the directory sees one bind for one attempt (RFC 4513 section 5.1.3 lets
+a password be any octets; nothing here normalises them).
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from dataclasses import dataclass
+from typing import Final
+
+
+class Secret:
+    """Octets that never show: not in a log, a repr, a format string, a pickle or a comparison's timing."""
+
+    __slots__ = ("_octets",)
+
+    def __init__(self, octets: bytes) -> None:
+        self._octets = octets
+
+    def reveal(self) -> bytes:
+        """The octets themselves, for the one place that has to send or check them."""
+        return self._octets
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._octets, other._octets)
+
+    def __hash__(self) -> int:
+        raise TypeError("a Secret is not a dictionary key")
+
+    def __bool__(self) -> bool:
+        return bool(self._octets)
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Secret is not written anywhere")
+
+
+#: A printed recovery code: three groups of four letters and digits that can't be confused, after "rc-".
+RECOVERY: Final = re.compile(rb"rc-[a-hj-km-np-z2-9]{4}-[a-hj-km-np-z2-9]{4}-[a-hj-km-np-z2-9]{4}", re.IGNORECASE)
+_BLANK: Final = b" \t\r\n\v\f\0"
+
+
+@dataclass(frozen=True, slots=True)
+class CodeForm:
+    """Where in the password field a listener expects the code.
+
+    `delimiter` is one octet, or None where the code is the last `digits` octets (style "suffix").
+    """
+
+    digits: int = 6
+    delimiter: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """What was typed, taken apart: `code` is None where nothing in it looks like one."""
+
+    password: Secret
+    code: Secret | None
+
+
+def split(typed: Secret, form: CodeForm) -> Typed:
+    """The password and the code in `typed`, by syntax alone."""
+    octets = typed.reveal()
+    if form.delimiter is None:
+        size = next((size for size in (_RECOVERY_SIZE, form.digits) if _is_code(octets[-size:], form.digits, size)), 0)
+        cut = len(octets) - size
+        password, code = octets[:cut], octets[cut:]
+    else:
+        password, found, code = octets.rpartition(form.delimiter)
+        if not found or not (re.fullmatch(rb"[0-9]{6,8}", code) or RECOVERY.fullmatch(code)):
+            code = b""
+    if not code:
+        return Typed(typed, None)
+    return Typed(Secret(password), Secret(code.lower()))
+
+
+_RECOVERY_SIZE: Final = len("rc-xxxx-xxxx-xxxx")
+
+
+def _is_code(octets: bytes, digits: int, size: int) -> bool:
+    if size == digits:
+        return len(octets) == digits and octets.isdigit()
+    return RECOVERY.fullmatch(octets) is not None
+
+
+def is_usable(typed: Secret, form: CodeForm) -> bool:
+    """Whether something is left to send to the directory when the code is gone.
+
+    A password that is nothing but a code, blank or with a NUL in it never reaches a directory, whoever types it:
+    some take it for an empty one, and an empty one for an anonymous bind that succeeds (RFC 4513 section 5.1.2).
+    """
+    password = split(typed, form).password.reveal()
+    return bool(password.strip(_BLANK)) and b"\0" not in password

@@ -1,0 +1,481 @@
+"""One LDAP client's conversation: the rule table and its commands.
+
+Promised here, whatever octets arrive and however they are split: no frame is relayed while the session is not
+BOUND, but the reading of the rootDSE; a Bind drops the identity when it arrives (RFC 4513 section 4) and nothing
+that follows it takes effect before it is answered. Events go in (`receive` for octets, `handle` for the rest),
+commands come out, in the order in which they are to be performed. Not in here: sockets, clocks, passwords' truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+from ldapmfa.core.secret import CodeForm, Secret, is_usable
+from ldapmfa.wire import ldap
+from ldapmfa.wire.ber import BerError
+from ldapmfa.wire.ldap import Frame
+
+
+class State(Enum):
+    """What the client is, right now."""
+
+    ANONYMOUS = auto()  #: nobody: never bound, refused, or bound as nobody
+    BINDING = auto()  #: nobody, with a login under way; what arrives is held
+    BOUND = auto()  #: the account that the directory and the second factor confirmed
+    CLOSED = auto()  #: gone, or about to be; what arrives is ignored
+
+
+class Request(Enum):
+    """What the client may ask for, as far as the rules tell requests apart."""
+
+    BIND = auto()
+    UNBIND = auto()
+    ABANDON = auto()
+    SEARCH = auto()
+    EXTENDED = auto()
+    OTHER = auto()  #: compare, add, modify, delete, rename
+    UNKNOWN = auto()  #: no request of RFC 4511
+
+
+REQUESTS: Final = {
+    ldap.BIND_REQUEST: Request.BIND,
+    ldap.UNBIND_REQUEST: Request.UNBIND,
+    ldap.ABANDON_REQUEST: Request.ABANDON,
+    ldap.SEARCH_REQUEST: Request.SEARCH,
+    ldap.EXTENDED_REQUEST: Request.EXTENDED,
+    ldap.COMPARE_REQUEST: Request.OTHER,
+    ldap.ADD_REQUEST: Request.OTHER,
+    ldap.MODIFY_REQUEST: Request.OTHER,
+    ldap.DELETE_REQUEST: Request.OTHER,
+    ldap.MODIFY_DN_REQUEST: Request.OTHER,
+}
+
+
+# -- events
+
+
+@dataclass(frozen=True, slots=True)
+class LoginEnded:
+    """The login of the pending Bind ended. `answer` is the BindResponse to send, `accepted` what it says."""
+
+    accepted: bool
+    answer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TlsStarted:
+    """The connection is encrypted from here on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLeft:
+    """The client's connection is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryLeft:
+    """The link that carried this client's operations is gone; `noticed` if the directory said so itself."""
+
+    noticed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The service is ending: answer what is pending, then say good-bye."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overloaded:
+    """This client's octets can't be held any longer, or it took too long; `reason` says which."""
+
+    reason: str
+    code: int = ldap.BUSY
+
+
+Event = LoginEnded | TlsStarted | ClientLeft | DirectoryLeft | StopRequested | Overloaded
+
+
+# -- commands
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send these octets of ours to the client, at a boundary of the directory's stream."""
+
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """Pass these whole frames to the directory; `answers` final answers will come.
+
+    `unsure`: after this the number of answers still to come can't be known (RFC 4511 section 4.11).
+    """
+
+    raw: bytes
+    answers: int
+    unsure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StartLogin:
+    """Find out whether this bind succeeds, and say so with LoginEnded. `controls` is encoded, to be passed on."""
+
+    message_id: int
+    name: bytes
+    typed: Secret
+    controls: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelLogin:
+    """The login that is under way has nobody left to answer to."""
+
+
+@dataclass(frozen=True, slots=True)
+class DropDirectory:
+    """Nothing may run on the client's link any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class BeginTls:
+    """Begin the TLS handshake, behind all that was sent before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close the client's connection, behind all that was sent before."""
+
+
+@dataclass(frozen=True, slots=True)
+class BindRefused:
+    """For the record: a bind refused without a login, for `reason`, with result `code`."""
+
+    name: bytes
+    reason: str
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """For the log: why the client was turned away."""
+
+    reason: str
+
+
+Command = Send | Relay | StartLogin | CancelLogin | DropDirectory | BeginTls | Close | BindRefused | Report
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a listener lays down for its sessions. Sizes in octets."""
+
+    starttls: bool = False
+    tls_required: bool = False
+    form: CodeForm = field(default_factory=CodeForm)
+    frame_before_bind: int = 64 * 1024
+    frame_after_bind: int = 1024 * 1024
+    held_requests: int = 100
+    held_octets: int = 256 * 1024
+
+
+class Session:
+    """One client's conversation; see the module.
+
+    `tls`: whether the connection is encrypted from the start. `quiet`: whether the directory owes this client no
+    answer (asked before StartTLS only).
+    """
+
+    def __init__(self, rules: Rules, *, tls: bool = False, quiet: Callable[[], bool] = lambda: True) -> None:
+        self.state = State.ANONYMOUS
+        self._rules = rules
+        self._tls = tls
+        self._quiet = quiet
+        self._buffer = bytearray()
+        self._wanted = 0  # octets without which reading the buffer again is no use
+        self._held: list[Frame] = []
+        self._held_octets = 0
+        self._stopping = False
+        self._commands: list[Command] = []
+
+    @property
+    def buffered(self) -> int:
+        """Octets this session keeps: a frame that is not whole, and frames held behind a bind."""
+        return len(self._buffer) + self._held_octets
+
+    @property
+    def in_frame(self) -> bool:
+        """Whether the client has begun a frame that it has not finished."""
+        return bool(self._buffer)
+
+    def receive(self, data: bytes) -> list[Command]:
+        """The client sent `data`."""
+        if self.state is State.CLOSED:
+            return []
+        buffer = self._buffer
+        if not buffer:
+            buffer += data[self._read_frames(data) :]
+        else:
+            buffer += data
+            if len(buffer) >= self._wanted:
+                del buffer[: self._read_frames(buffer)]
+        return self._take()
+
+    def handle(self, event: Event) -> list[Command]:
+        """Something else happened."""
+        if self.state is not State.CLOSED:
+            _EVENTS[type(event)](self, event)
+        return self._take()
+
+    def _take(self) -> list[Command]:
+        commands, self._commands = self._commands, []
+        return commands
+
+    # -- octets to rules
+
+    def _read_frames(self, data: bytes | bytearray) -> int:
+        """Apply the rules to every whole frame at the start of `data`; how many octets those were."""
+        pos, size = 0, len(data)
+        rules = self._rules
+        try:
+            while pos < size:
+                limit = rules.frame_after_bind if self.state is State.BOUND else rules.frame_before_bind
+                frame = ldap.read_frame(data, pos, limit)
+                if isinstance(frame, int):
+                    self._wanted = frame
+                    break
+                pos += len(frame.raw)
+                if frame.id == 0:
+                    self._disconnect(ldap.PROTOCOL_ERROR, "Not LDAP: the message id 0 is the server's.")
+                else:
+                    self._apply(frame, behind=size - pos)
+                if self.state is State.CLOSED:
+                    break
+        except BerError as broken:
+            self._disconnect(ldap.PROTOCOL_ERROR, f"Not LDAP: {broken}.")
+        return pos
+
+    def _apply(self, frame: Frame, behind: int = 0) -> None:
+        self._behind = behind
+        RULES[self.state, REQUESTS.get(frame.tag, Request.UNKNOWN)](self, frame)
+
+    # -- what the rules do
+
+    def _ignore(self, frame: Frame) -> None:
+        """Nothing."""
+
+    def _leave(self, frame: Frame) -> None:
+        if self.state is State.BINDING:
+            self._commands.append(CancelLogin())
+        self._end()
+
+    def _unknown(self, frame: Frame) -> None:
+        self._disconnect(ldap.PROTOCOL_ERROR, f"The operation 0x{frame.tag:02x} is not a request.")
+
+    def _bind(self, frame: Frame) -> None:
+        """Nobody from here on, whatever the outcome (RFC 4513 section 4)."""
+        was_linked = self.state is State.BOUND
+        self.state = State.ANONYMOUS
+        try:
+            bind = ldap.read_bind(frame)
+        except BerError as broken:
+            self._refuse_bind(frame, b"", "malformed", ldap.PROTOCOL_ERROR, f"The bind is malformed: {broken}.")
+            return
+        refusal = self._first_refusal(frame, bind)
+        if refusal:
+            self._refuse_bind(frame, bind.name, *refusal)
+        elif not bind.name and not bind.password:
+            if was_linked:
+                self._commands.append(DropDirectory())
+            self._commands.append(Send(ldap.result(frame.id, frame.tag, ldap.SUCCESS)))
+        else:
+            self.state = State.BINDING
+            controls = frame.raw[frame.stop :]
+            self._commands.append(StartLogin(frame.id, bind.name, Secret(bind.password or b""), controls))
+
+    def _first_refusal(self, frame: Frame, bind: ldap.Bind) -> tuple[str, int, str] | None:
+        """Why the bind is refused whoever binds: reason, result code, text."""
+        if self._rules.tls_required and not self._tls:
+            return "clear-text", ldap.CONFIDENTIALITY_REQUIRED, "TLS is required before a bind."
+        if bind.version != 3:
+            return "version", ldap.PROTOCOL_ERROR, "LDAP version 3 is required."
+        if bind.password is None:
+            return "method", ldap.AUTH_METHOD_NOT_SUPPORTED, "Only a simple bind can carry a second factor."
+        if any(control.oid in ldap.PROXIED_AUTHORIZATION for control in frame.controls):
+            return "proxied-authorization", ldap.AUTHORIZATION_DENIED, "Proxied authorization is refused."
+        if not bind.name and not bind.password:
+            if any(control.critical for control in frame.controls):
+                return "control", ldap.UNAVAILABLE_CRITICAL_EXTENSION, "The control is unknown for an anonymous bind."
+            return None
+        if bind.name and not is_usable(Secret(bind.password), self._rules.form):
+            return "empty-password", ldap.UNWILLING_TO_PERFORM, "A name needs a password."
+        return None
+
+    def _refuse_bind(self, frame: Frame, name: bytes, reason: str, code: int, text: str) -> None:
+        self._commands += (
+            BindRefused(name, reason, code),
+            DropDirectory(),
+            Send(ldap.result(frame.id, ldap.BIND_REQUEST, code, text)),
+        )
+
+    def _bind_again(self, frame: Frame) -> None:
+        """A second Bind while one is pending (RFC 4511 section 4.2.1 forbids it)."""
+        self._disconnect(ldap.PROTOCOL_ERROR, "A bind is under way.")
+
+    def _hold(self, frame: Frame) -> None:
+        size = len(frame.raw)
+        rules = self._rules
+        if len(self._held) >= rules.held_requests or self._held_octets + size > rules.held_octets:
+            self._answer(frame, ldap.BUSY, "Too many requests behind a bind that is not answered.")
+            return
+        self._held.append(frame)
+        self._held_octets += size
+
+    def _relay(self, frame: Frame) -> None:
+        if frame.controls and any(control.oid in ldap.PROXIED_AUTHORIZATION for control in frame.controls):
+            self._answer(frame, ldap.AUTHORIZATION_DENIED, "Proxied authorization is refused.")
+            return
+        self._commands.append(Relay(frame.raw, 1))
+
+    def _relay_abandon(self, frame: Frame) -> None:
+        if not frame.controls:
+            self._commands.append(Relay(frame.raw, 0, unsure=True))
+
+    def _search_anonymously(self, frame: Frame) -> None:
+        if ldap.reads_root_dse(frame):
+            self._commands.append(Relay(frame.raw, 1))
+        else:
+            self._refuse_anonymous(frame)
+
+    def _refuse_anonymous(self, frame: Frame) -> None:
+        self._answer(frame, ldap.INSUFFICIENT_ACCESS_RIGHTS, "A bind must come first.")
+
+    def _extended(self, frame: Frame) -> None:
+        try:
+            oid = ldap.read_extended_oid(frame)
+        except BerError as broken:
+            self._answer(frame, ldap.PROTOCOL_ERROR, f"The extended request is malformed: {broken}.")
+            return
+        if oid == ldap.OID_START_TLS:
+            self._start_tls(frame)
+        elif self.state is State.ANONYMOUS:
+            self._refuse_anonymous(frame)
+        elif oid in (ldap.OID_FAST_BIND, ldap.OID_TURN):
+            self._answer(frame, ldap.UNWILLING_TO_PERFORM, "This extended operation would change who is bound.")
+        else:
+            self._relay(frame)
+
+    def _start_tls(self, frame: Frame) -> None:
+        """RFC 4511 section 4.14; octets behind the request were sent without waiting, or injected."""
+        if self._behind:
+            self._disconnect(ldap.PROTOCOL_ERROR, "Octets behind a StartTLS request.")
+        elif self._tls or self.state is not State.ANONYMOUS or not self._quiet():
+            self._answer(frame, ldap.OPERATIONS_ERROR, "StartTLS comes once, first.", ldap.OID_START_TLS)
+        elif not self._rules.starttls:
+            self._answer(frame, ldap.PROTOCOL_ERROR, "StartTLS is not offered here.", ldap.OID_START_TLS)
+        elif any(control.critical for control in frame.controls):
+            self._answer(
+                frame, ldap.UNAVAILABLE_CRITICAL_EXTENSION, "The control is unknown for StartTLS.", ldap.OID_START_TLS
+            )
+        else:
+            self._answer(frame, ldap.SUCCESS, "", ldap.OID_START_TLS)
+            self._commands.append(BeginTls())
+
+    def _answer(self, frame: Frame, code: int, text: str, oid: bytes = b"") -> None:
+        self._commands.append(Send(ldap.result(frame.id, frame.tag, code, text, oid)))
+
+    # -- what the other events do
+
+    def _login_ended(self, event: LoginEnded) -> None:
+        if self.state is not State.BINDING:
+            return
+        if event.accepted:
+            self.state = State.BOUND
+            self._commands.append(Send(event.answer))
+        else:
+            self.state = State.ANONYMOUS
+            self._commands += (DropDirectory(), Send(event.answer))
+        held, self._held, self._held_octets = self._held, [], 0
+        if self._stopping:
+            self._stop(StopRequested())
+            return
+        for frame in held:
+            self._apply(frame, behind=1)  # whatever is held has something before it: a StartTLS here is late
+
+    def _tls_started(self, _event: TlsStarted) -> None:
+        self._tls = True
+
+    def _client_left(self, _event: ClientLeft) -> None:
+        if self.state is State.BINDING:
+            self._commands.append(CancelLogin())
+        self.state = State.CLOSED
+        self._commands.append(DropDirectory())
+        self._forget()
+
+    def _directory_left(self, event: DirectoryLeft) -> None:
+        if event.noticed:
+            self._end()
+        else:
+            self._disconnect(ldap.UNAVAILABLE, "The directory has closed the connection.")
+
+    def _stop(self, _event: StopRequested) -> None:
+        if self.state is State.BINDING:
+            self._stopping = True
+        else:
+            self._disconnect(ldap.UNAVAILABLE, "The service is stopping.")
+
+    def _overloaded(self, event: Overloaded) -> None:
+        self._disconnect(event.code, event.reason)
+
+    def _disconnect(self, code: int, text: str) -> None:
+        if self.state is State.BINDING:
+            self._commands.append(CancelLogin())
+        self._commands += (Report(text), Send(ldap.notice_of_disconnection(code, text)))
+        self._end()
+
+    def _end(self) -> None:
+        self.state = State.CLOSED
+        self._commands += (DropDirectory(), Close())
+        self._forget()
+
+    def _forget(self) -> None:
+        self._buffer = bytearray()
+        self._held = []
+        self._held_octets = 0
+
+
+_EVENTS: Final[dict[type, Callable[..., None]]] = {
+    LoginEnded: Session._login_ended,
+    TlsStarted: Session._tls_started,
+    ClientLeft: Session._client_left,
+    DirectoryLeft: Session._directory_left,
+    StopRequested: Session._stop,
+    Overloaded: Session._overloaded,
+}
+
+_S = Session
+#: What a session does with a request in a state: first the row of each state for "any other request", then the rest.
+RULES: Final[dict[tuple[State, Request], Callable[[Session, Frame], None]]] = {
+    **{(State.ANONYMOUS, request): _S._refuse_anonymous for request in Request},
+    (State.ANONYMOUS, Request.BIND): _S._bind,
+    (State.ANONYMOUS, Request.UNBIND): _S._leave,
+    (State.ANONYMOUS, Request.ABANDON): _S._ignore,
+    (State.ANONYMOUS, Request.SEARCH): _S._search_anonymously,
+    (State.ANONYMOUS, Request.EXTENDED): _S._extended,
+    (State.ANONYMOUS, Request.UNKNOWN): _S._unknown,
+    **{(State.BINDING, request): _S._hold for request in Request},
+    (State.BINDING, Request.BIND): _S._bind_again,
+    (State.BINDING, Request.UNBIND): _S._leave,
+    (State.BINDING, Request.ABANDON): _S._ignore,
+    (State.BINDING, Request.UNKNOWN): _S._unknown,
+    **{(State.BOUND, request): _S._relay for request in Request},
+    (State.BOUND, Request.BIND): _S._bind,
+    (State.BOUND, Request.UNBIND): _S._leave,
+    (State.BOUND, Request.ABANDON): _S._relay_abandon,
+    (State.BOUND, Request.EXTENDED): _S._extended,
+    (State.BOUND, Request.UNKNOWN): _S._unknown,
+    **{(State.CLOSED, request): _S._ignore for request in Request},
+}

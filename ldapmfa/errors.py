@@ -1,0 +1,31 @@
+"""The few exceptions that mean *broken*.
+
+A refusal is a value (see `ldapmfa.core.login`); these are for what should have worked and did not.
+Broken means no: whatever a login was doing when one of these is raised, it does not succeed.
+"""
+
+from __future__ import annotations
+
+
+class LdapMfaError(Exception):
+    """Never raised itself; catch it for everything that is broken."""
+
+
+class ConfigError(LdapMfaError):
+    """The configuration has mistakes; `mistakes` lists every one as a line of its own."""
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class DirectoryDown(LdapMfaError):  # noqa: N818 - named as what is the case, not as what was raised
+    """The directory did not answer, or not as a directory answers: nobody can log in through it now."""
+
+
+class FactorDown(LdapMfaError):  # noqa: N818 - see DirectoryDown
+    """A second factor's service did not answer."""
+
+
+class StoreDown(LdapMfaError):  # noqa: N818 - see DirectoryDown
+    """The store can't be read or written: no code can be burnt, so no code can be accepted."""

@@ -1,0 +1,1 @@
+"""Bytes <-> values: BER elements, LDAP messages, distinguished names, PROXY headers. Pure."""

@@ -1,0 +1,172 @@
+"""Parse, normalise and compare distinguished names.
+
+Read liberally (RFC 4514, and what RFC 2253 and 1779 allowed: ``;`` between RDNs, quoted values, ``OID.``
+prefixes, spaces around separators), compare strictly: values by the string preparation of RFC 4518 for
+caseIgnoreMatch. Every attribute is compared without regard to case, as all naming attributes in common use are.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+from ldapmfa.wire import ber
+
+#: Attribute types by object identifier: RFC 4519, and DC and mail of RFC 4524.
+_NAMES: Final = {
+    "2.5.4.3": "cn", "commonname": "cn",
+    "2.5.4.4": "sn", "surname": "sn",
+    "2.5.4.5": "serialnumber",
+    "2.5.4.6": "c", "countryname": "c",
+    "2.5.4.7": "l", "localityname": "l",
+    "2.5.4.8": "st", "stateorprovincename": "st",
+    "2.5.4.9": "street", "streetaddress": "street",
+    "2.5.4.10": "o", "organizationname": "o",
+    "2.5.4.11": "ou", "organizationalunitname": "ou",
+    "2.5.4.12": "title",
+    "2.5.4.42": "givenname", "gn": "givenname",
+    "0.9.2342.19200300.100.1.1": "uid", "userid": "uid",
+    "0.9.2342.19200300.100.1.3": "mail", "rfc822mailbox": "mail",
+    "0.9.2342.19200300.100.1.25": "dc", "domaincomponent": "dc",
+    "1.2.840.113549.1.9.1": "emailaddress", "e": "emailaddress", "email": "emailaddress",
+}  # fmt: skip
+
+_TYPE: Final = re.compile(r"\s*(?:oid\.)?([a-z][a-z0-9-]*|[0-9]+(?:\.[0-9]+)+)\s*=\s*", re.IGNORECASE)
+_HEX: Final = re.compile(r"#((?:[0-9a-f]{2})+)\s*", re.IGNORECASE)
+_HEX_PAIR: Final = re.compile(r"[0-9a-f]{2}", re.IGNORECASE)
+_SPECIAL: Final = ',;+"\\<>=# '
+
+Rdn = tuple[tuple[str, str], ...]
+
+
+class DnError(ValueError):
+    """The text is not a distinguished name."""
+
+
+def parse(text: str) -> tuple[Rdn, ...]:
+    """The RDNs of `text`, leftmost first, each a sorted tuple of (type, value), prepared for comparison."""
+    rdns: list[Rdn] = []
+    pairs: list[tuple[str, str]] = []
+    pos = 0
+    if not text.strip():
+        return ()
+    while True:
+        found = _TYPE.match(text, pos)
+        if not found:
+            raise DnError(f"no attribute type at character {pos} of the name")
+        name = found[1].lower()
+        value, pos = _value(text, found.end())
+        pairs.append((_NAMES.get(name, name), prepare(value)))
+        separator = text[pos : pos + 1]
+        pos += 1
+        if separator == "+":
+            continue
+        rdns.append(tuple(sorted(pairs)))
+        pairs = []
+        if not separator:
+            return tuple(rdns)
+
+
+def _value(text: str, pos: int) -> tuple[str, int]:
+    """The attribute value at `pos` and where it ends: at a separator or the end of the text."""
+    if found := _HEX.match(text, pos):
+        octets = bytes.fromhex(found[1])
+        try:
+            _, start, stop = ber.element(octets, 0, len(octets))
+        except ber.BerError as broken:
+            raise DnError("a #value that is not BER") from broken
+        return _at_separator(text, found.end(), octets[start:stop])
+    collected = bytearray()
+    quoted = text[pos : pos + 1] == '"'
+    pos += quoted
+    kept = 0  # octets that trailing spaces may not be trimmed from: they were escaped
+    while pos < len(text):
+        char = text[pos]
+        if char == "\\":
+            pos += 1
+            escaped = text[pos : pos + 1]
+            if pair := _HEX_PAIR.match(text, pos):
+                collected.append(int(pair[0], 16))
+                pos += 2
+            elif escaped and escaped in _SPECIAL:
+                collected += escaped.encode()
+                pos += 1
+            else:
+                raise DnError(f"nothing that may be escaped at character {pos} of the name")
+            kept = len(collected)
+            continue
+        if quoted and char == '"':
+            return _at_separator(text, pos + 1, bytes(collected))
+        if not quoted and char in ",;+":
+            break
+        if not quoted and char in '"<>':
+            raise DnError(f"an unescaped {char} at character {pos} of the name")
+        collected += char.encode(errors="surrogatepass")
+        pos += 1
+    if quoted:
+        raise DnError("a quotation mark that is never closed")
+    return _decoded(bytes(collected[:kept] + collected[kept:].rstrip(b" "))), pos
+
+
+def _at_separator(text: str, pos: int, octets: bytes) -> tuple[str, int]:
+    while text[pos : pos + 1] == " ":
+        pos += 1
+    if text[pos : pos + 1] not in ("", ",", ";", "+"):
+        raise DnError(f"text behind a value at character {pos} of the name")
+    return _decoded(octets), pos
+
+
+def _decoded(octets: bytes) -> str:
+    try:
+        return octets.decode()
+    except UnicodeDecodeError as broken:
+        raise DnError("a value that is not UTF-8") from broken
+
+
+_TO_NOTHING: Final = frozenset(
+    [0x00AD, 0x034F, 0x1806, 0x200B, 0xFFFC, *range(0x180B, 0x180E), *range(0xFE00, 0xFE10)]
+)
+_TO_SPACE: Final = frozenset("\t\n\v\f\r\x85")
+
+
+def prepare(text: str) -> str:
+    """`text` as caseIgnoreMatch compares it (RFC 4518: map, fold case, NFKC, insignificant spaces)."""
+    mapped = []
+    for char in text:
+        if char in _TO_SPACE or unicodedata.category(char) in ("Zs", "Zl", "Zp"):
+            mapped.append(" ")
+        elif ord(char) not in _TO_NOTHING and unicodedata.category(char) not in ("Cc", "Cf"):
+            mapped.append(char)
+    folded = unicodedata.normalize("NFKC", "".join(mapped)).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())
+
+
+def normalise(text: str) -> str:
+    """One spelling for all spellings of a DN; not one to show. Raises DnError."""
+    return ",".join("+".join(f"{name}={_escaped(value)}" for name, value in rdn) for rdn in parse(text))
+
+
+def _escaped(value: str) -> str:
+    return "".join("\\" + char if char in ',;+"\\<>=#' else char for char in value)
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two texts name the same entry; texts that are not DNs name none."""
+    try:
+        return parse(one) == parse(other)
+    except DnError:
+        return False
+
+
+def normalise_name(typed: str) -> str:
+    """One spelling for what a client typed as its name: a DN in any spelling, or a name without regard to case.
+
+    For hints and counters only; who was bound is what the directory says.
+    """
+    try:
+        if "=" in typed:
+            return "dn:" + normalise(typed)
+    except DnError:
+        pass
+    return prepare(typed)

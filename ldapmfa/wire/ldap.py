@@ -1,0 +1,418 @@
+"""LDAP messages (RFC 4511): frames, the bind, results with the right response tag, and our own look-ups.
+
+Promised here: a `Frame` is one whole message whose envelope and controls were read strictly; its octets are
+kept as they came. Only what the proxy answers or asks itself is decoded further. Not in here: any decision.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from ldapmfa.wire import ber
+from ldapmfa.wire.ber import BerError
+
+# protocolOp tags (RFC 4511 section 4)
+BIND_REQUEST: Final = 0x60
+BIND_RESPONSE: Final = 0x61
+UNBIND_REQUEST: Final = 0x42
+SEARCH_REQUEST: Final = 0x63
+SEARCH_ENTRY: Final = 0x64
+SEARCH_DONE: Final = 0x65
+SEARCH_REFERENCE: Final = 0x73
+MODIFY_REQUEST: Final = 0x66
+ADD_REQUEST: Final = 0x68
+DELETE_REQUEST: Final = 0x4A
+MODIFY_DN_REQUEST: Final = 0x6C
+COMPARE_REQUEST: Final = 0x6E
+ABANDON_REQUEST: Final = 0x50
+EXTENDED_REQUEST: Final = 0x77
+EXTENDED_RESPONSE: Final = 0x78
+INTERMEDIATE_RESPONSE: Final = 0x79
+
+#: The response that answers each request that has one.
+RESPONSE_TO: Final = {
+    BIND_REQUEST: BIND_RESPONSE,
+    SEARCH_REQUEST: SEARCH_DONE,
+    MODIFY_REQUEST: 0x67,
+    ADD_REQUEST: 0x69,
+    DELETE_REQUEST: 0x6B,
+    MODIFY_DN_REQUEST: 0x6D,
+    COMPARE_REQUEST: 0x6F,
+    EXTENDED_REQUEST: EXTENDED_RESPONSE,
+}
+#: Responses after which more follow for the same request.
+NOT_FINAL: Final = frozenset({SEARCH_ENTRY, SEARCH_REFERENCE, INTERMEDIATE_RESPONSE})
+
+# result codes (RFC 4511 appendix A; 123: RFC 4370)
+SUCCESS: Final = 0
+OPERATIONS_ERROR: Final = 1
+PROTOCOL_ERROR: Final = 2
+AUTH_METHOD_NOT_SUPPORTED: Final = 7
+STRONGER_AUTH_REQUIRED: Final = 8
+UNAVAILABLE_CRITICAL_EXTENSION: Final = 12
+CONFIDENTIALITY_REQUIRED: Final = 13
+NO_SUCH_OBJECT: Final = 32
+INVALID_CREDENTIALS: Final = 49
+INSUFFICIENT_ACCESS_RIGHTS: Final = 50
+BUSY: Final = 51
+UNAVAILABLE: Final = 52
+UNWILLING_TO_PERFORM: Final = 53
+OTHER: Final = 80
+AUTHORIZATION_DENIED: Final = 123
+
+OID_START_TLS: Final = b"1.3.6.1.4.1.1466.20037"
+OID_NOTICE_OF_DISCONNECTION: Final = b"1.3.6.1.4.1.1466.20036"
+OID_WHO_AM_I: Final = b"1.3.6.1.4.1.4203.1.11.3"
+OID_FAST_BIND: Final = b"1.2.840.113556.1.4.1781"
+#: RFC 4531: the peers swap roles, and our rules with them.
+OID_TURN: Final = b"1.3.6.1.1.19"
+#: Proxied authorization: RFC 4370 and its draft; the operation would run as somebody else.
+PROXIED_AUTHORIZATION: Final = frozenset({b"2.16.840.1.113730.3.4.18", b"2.16.840.1.113730.3.4.12"})
+
+MAX_MESSAGE_ID: Final = 2**31 - 1
+_NUMERIC_OID: Final = re.compile(rb"[0-2](?:\.(?:0|[1-9][0-9]*))+")
+
+
+class Control(NamedTuple):
+    """One control of a message (RFC 4511 section 4.1.11), without its value."""
+
+    oid: bytes
+    critical: bool
+
+
+class Frame(NamedTuple):
+    """One LDAPMessage: its id, its operation's tag, its octets, and where in them the operation's content lies."""
+
+    id: int
+    tag: int
+    raw: bytes
+    start: int
+    stop: int
+    controls: tuple[Control, ...] = ()
+
+
+def read_frame(data: bytes | bytearray, pos: int, limit: int) -> Frame | int:
+    """The message at `pos`, or the number of octets (from `pos` on) without which there is no use in asking again.
+
+    Raises BerError as soon as it is certain that no message of at most `limit` octets starts here.
+    """
+    end = len(data)
+    if end > pos and data[pos] != ber.SEQUENCE:
+        raise BerError(f"a message that starts with 0x{data[pos]:02x}; LDAP's start with 0x30")
+    outer = ber.header(data, pos, end)
+    if outer is None:
+        return end - pos + 1
+    _, start, stop = outer
+    if stop - pos > limit:
+        raise BerError(f"a message of {stop - pos} octets, where {limit} are allowed")
+    if start < end and start < stop and data[start] != ber.INTEGER:
+        raise BerError("a message that does not start with a message id")
+    if stop > end:
+        return stop - pos
+    id_start, id_stop = ber.expect(data, start, stop, ber.INTEGER)
+    message_id = ber.integer(data, id_start, id_stop)
+    if message_id < 0:
+        raise BerError(f"the message id {message_id}")
+    tag, op_start, op_stop = ber.element(data, id_stop, stop)
+    controls = _read_controls(data, op_stop, stop) if op_stop < stop else ()
+    return Frame(message_id, tag, bytes(data[pos:stop]), op_start - pos, op_stop - pos, controls)
+
+
+def _read_controls(data: bytes | bytearray, pos: int, end: int) -> tuple[Control, ...]:
+    start, stop = ber.expect(data, pos, end, 0xA0)
+    if stop != end:
+        raise BerError("octets behind the controls")
+    controls = []
+    for tag, control_start, control_stop in ber.children(data, start, stop):
+        if tag != ber.SEQUENCE:
+            raise BerError("a control that is not a sequence")
+        parts = ber.children(data, control_start, control_stop)
+        tags = bytes(part[0] for part in parts)
+        if tags not in (b"\x04", b"\x04\x01", b"\x04\x04", b"\x04\x01\x04"):
+            raise BerError("a control that is not made of type, criticality and value")
+        oid = bytes(data[parts[0][1] : parts[0][2]])
+        if not _NUMERIC_OID.fullmatch(oid):
+            raise BerError("a control type that is not an object identifier")
+        critical = False
+        if tags[1:2] == b"\x01":
+            if parts[1][2] - parts[1][1] != 1:
+                raise BerError("a criticality that is not one octet")
+            critical = data[parts[1][1]] != 0
+        controls.append(Control(oid, critical))
+    return tuple(controls)
+
+
+class Answers:
+    """Follow the message boundaries of a directory's stream without decoding or keeping it.
+
+    `finals` counts the final answers that began in what was fed; `notice` turns true when the directory
+    announced that it disconnects (or sent anything else under message id 0).
+    """
+
+    __slots__ = ("_head", "_skip", "finals", "notice")
+
+    def __init__(self) -> None:
+        self.finals = 0
+        self.notice = False
+        self._skip = 0  # octets of the current message that are still to come
+        self._head = b""  # the octets of a message whose header is not whole yet
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether what was fed ends with a whole message, so that one of our own may follow."""
+        return not self._skip and not self._head
+
+    def feed(self, data: bytes) -> int:
+        """Take the next octets of the stream; where in them the last boundary lies, -1 if there is none.
+
+        Raises BerError where no message can start.
+        """
+        pos = self._skip
+        size = len(data)
+        if pos > size:
+            self._skip = pos - size
+            return -1
+        self._skip = 0
+        carried = len(self._head)
+        if carried:
+            data = self._head + data
+            size += carried
+            self._head = b""
+        boundary = pos
+        while pos < size:
+            try:
+                # the common shapes, by index: an IndexError means that the header is not whole
+                if data[pos] != 0x30:
+                    raise BerError("a message from the directory that does not start with 0x30")
+                length = data[pos + 1]
+                body = pos + 2
+                if length >= 0x80:
+                    body += length & 0x7F
+                    if not 0x80 < length <= 0x84:
+                        raise BerError("a length that LDAP does not allow, from the directory")
+                    data[body]  # is the length whole?
+                    length = int.from_bytes(data[pos + 2 : body], "big")
+                id_length = data[body + 1]
+                if data[body] != 0x02 or not 1 <= id_length <= 4:
+                    raise BerError("a message from the directory without a message id")
+                tag = data[body + 2 + id_length]
+            except IndexError:
+                self._head = data[pos:]
+                break
+            if tag not in NOT_FINAL:
+                if tag == EXTENDED_RESPONSE and not any(data[body + 2 : body + 2 + id_length]):
+                    self.notice = True
+                else:
+                    self.finals += 1
+            boundary, pos = pos, body + length
+        if pos <= size:
+            boundary = pos
+            self._skip = 0
+        else:
+            self._skip = pos - size
+        return boundary - carried if boundary > carried or not carried else -1
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A BindRequest. `password` is None unless the authentication choice is simple; `method` is its tag."""
+
+    version: int
+    name: bytes
+    method: int
+    password: bytes | None = field(repr=False)
+
+
+SIMPLE: Final = 0x80
+SASL: Final = 0xA3
+
+
+def read_bind(frame: Frame) -> Bind:
+    """The BindRequest in `frame` (RFC 4511 section 4.2), read strictly."""
+    data, stop = frame.raw, frame.stop
+    start, pos = ber.expect(data, frame.start, stop, ber.INTEGER)
+    version = ber.integer(data, start, pos)
+    start, pos = ber.expect(data, pos, stop, ber.OCTET_STRING)
+    name = data[start:pos]
+    method, start, pos = ber.element(data, pos, stop)
+    if pos != stop:
+        raise BerError("octets behind the authentication choice")
+    return Bind(version, name, method, data[start:pos] if method == SIMPLE else None)
+
+
+def read_extended_oid(frame: Frame) -> bytes:
+    """The requestName of the ExtendedRequest in `frame` (RFC 4511 section 4.12)."""
+    parts = ber.children(frame.raw, frame.start, frame.stop)
+    if bytes(part[0] for part in parts) not in (b"\x80", b"\x80\x81"):
+        raise BerError("an extended request that is not made of name and value")
+    oid = frame.raw[parts[0][1] : parts[0][2]]
+    if not _NUMERIC_OID.fullmatch(oid):
+        raise BerError("a request name that is not an object identifier")
+    return oid
+
+
+def reads_root_dse(frame: Frame) -> bool:
+    """Whether the SearchRequest in `frame` reads the rootDSE and nothing else.
+
+    That is: base object scope, DN "", filter exactly (objectClass=*), no controls, and not the attribute
+    ``netlogon``, whose value at Active Directory tells users apart.
+    """
+    if frame.controls:
+        return False
+    data = frame.raw
+    try:
+        parts = ber.children(data, frame.start, frame.stop)
+        if bytes(part[0] for part in parts) != b"\x04\x0a\x0a\x02\x02\x01\x87\x30":
+            return False
+        base, scope, _, _, _, _, present, wanted = (data[start:stop] for _, start, stop in parts)
+        attributes = ber.children(data, parts[7][1], parts[7][2]) if wanted else []
+    except BerError:
+        return False
+    return (
+        base == b""
+        and scope == b"\x00"
+        and present.lower() == b"objectclass"
+        and all(
+            tag == ber.OCTET_STRING and data[start:stop].lower().partition(b";")[0].strip() != b"netlogon"
+            for tag, start, stop in attributes
+        )
+    )
+
+
+def message(message_id: int, operation: bytes, controls: bytes = b"") -> bytes:
+    """An LDAPMessage around an encoded `operation` and, if any, encoded `controls`."""
+    return ber.tlv(ber.SEQUENCE, ber.encode_integer(message_id), operation, controls)
+
+
+def result(message_id: int, request_tag: int, code: int, text: str = "", oid: bytes = b"") -> bytes:
+    """The answer to a request of `request_tag`: an LDAPResult with `code` and the diagnostic `text`."""
+    return message(
+        message_id,
+        ber.tlv(
+            RESPONSE_TO[request_tag],
+            ber.encode_integer(code, ber.ENUMERATED),
+            ber.tlv(ber.OCTET_STRING),
+            ber.tlv(ber.OCTET_STRING, text.encode()),
+            ber.tlv(0x8A, oid) if oid else b"",
+        ),
+    )
+
+
+def notice_of_disconnection(code: int, text: str) -> bytes:
+    """The unsolicited notice that precedes our closing (RFC 4511 section 4.4.1)."""
+    return result(0, EXTENDED_REQUEST, code, text, OID_NOTICE_OF_DISCONNECTION)
+
+
+def bind_request(name: bytes, password: bytes) -> bytes:
+    """The operation of a simple bind."""
+    return ber.tlv(
+        BIND_REQUEST, ber.encode_integer(3), ber.tlv(ber.OCTET_STRING, name), ber.tlv(SIMPLE, password)
+    )
+
+
+def extended_request(oid: bytes) -> bytes:
+    """The operation of an extended request without a value."""
+    return ber.tlv(EXTENDED_REQUEST, ber.tlv(0x80, oid))
+
+
+UNBIND: Final = ber.tlv(UNBIND_REQUEST)
+
+BASE, SUBTREE = 0, 2
+ANY_ENTRY: Final = ber.tlv(0x87, b"objectClass")
+
+
+def equals(attribute: str, value: bytes) -> bytes:
+    """The filter (attribute=value), from octets: nothing in `value` can become syntax."""
+    return ber.tlv(0xA3, ber.tlv(ber.OCTET_STRING, attribute.encode()), ber.tlv(ber.OCTET_STRING, value))
+
+
+def any_of(*filters: bytes) -> bytes:
+    """The filter (|(...)(...))."""
+    return ber.tlv(0xA1, *filters)
+
+
+def all_of(*filters: bytes) -> bytes:
+    """The filter (&(...)(...))."""
+    return ber.tlv(0xA0, *filters)
+
+
+def search_request(
+    base: bytes, attributes: Sequence[str], *, scope: int = BASE, where: bytes = ANY_ENTRY, most: int = 0
+) -> bytes:
+    """The operation of a search for `attributes`; aliases are never followed; `most` entries (0: any number)."""
+    return ber.tlv(
+        SEARCH_REQUEST,
+        ber.tlv(ber.OCTET_STRING, base),
+        ber.encode_integer(scope, ber.ENUMERATED),
+        ber.encode_integer(0, ber.ENUMERATED),
+        ber.encode_integer(most),
+        ber.encode_integer(0),
+        ber.tlv(ber.BOOLEAN, b"\x00"),
+        where,
+        ber.tlv(ber.SEQUENCE, *(ber.tlv(ber.OCTET_STRING, name.encode()) for name in attributes)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The LDAPResult of a final answer; `value` is the responseValue of an extended one, `oid` its name."""
+
+    code: int
+    matched: bytes
+    text: bytes
+    oid: bytes = b""
+    value: bytes = b""
+
+
+def read_result(frame: Frame) -> Result:
+    """The LDAPResult in `frame`; what follows its three fields is taken if it is an extended response's."""
+    data = frame.raw
+    parts = ber.children(data, frame.start, frame.stop)
+    if bytes(part[0] for part in parts[:3]) != b"\x0a\x04\x04":
+        raise BerError("a result that does not start with code, matched DN and text")
+    oid = value = b""
+    for tag, start, stop in parts[3:]:
+        if tag == 0x8A:
+            oid = data[start:stop]
+        elif tag == 0x8B:
+            value = data[start:stop]
+    return Result(
+        ber.integer(data, parts[0][1], parts[0][2]),
+        data[parts[1][1] : parts[1][2]],
+        data[parts[2][1] : parts[2][2]],
+        oid,
+        value,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A SearchResultEntry: attribute names in lower case, values as octets."""
+
+    dn: str
+    attributes: dict[str, tuple[bytes, ...]]
+
+    def text(self, name: str) -> tuple[str, ...]:
+        """The values of `name` as text; octets that are not UTF-8 are replaced."""
+        return tuple(value.decode(errors="replace") for value in self.attributes.get(name.lower(), ()))
+
+
+def read_entry(frame: Frame) -> Entry:
+    """The SearchResultEntry in `frame` (RFC 4511 section 4.5.2)."""
+    data = frame.raw
+    start, stop = ber.expect(data, frame.start, frame.stop, ber.OCTET_STRING)
+    dn = data[start:stop].decode(errors="replace")
+    start, stop = ber.expect(data, stop, frame.stop, ber.SEQUENCE)
+    attributes = {}
+    for tag, begin, finish in ber.children(data, start, stop):
+        if tag != ber.SEQUENCE:
+            raise BerError("an attribute that is not a sequence")
+        name_start, name_stop = ber.expect(data, begin, finish, ber.OCTET_STRING)
+        values_start, values_stop = ber.expect(data, name_stop, finish, 0x31)
+        attributes[data[name_start:name_stop].decode(errors="replace").lower()] = tuple(
+            data[value_start:value_stop] for _, value_start, value_stop in ber.children(data, values_start, values_stop)
+        )
+    return Entry(dn, attributes)
