@@ -1,0 +1,509 @@
+"""The side that faces the directory: connections, bind, identify, relay, drop, failover.
+
+Promised here: at most one link for each client, with one request of ours in flight on it; while we converse every
+frame is decoded, and one that does not answer our request breaks the link (A49); a bind that was answered by anything
+but success closes it (A50). Not in here: what a client may send; that is the session's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from twisted.internet import protocol
+from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.protocol import Factory
+
+from ldapmfa.core.identity import (
+    ROOT_DSE_ATTRIBUTES,
+    Ask,
+    CannotIdentify,
+    Capabilities,
+    Found,
+    Identity,
+    Kind,
+    Unidentified,
+    identify,
+    read_capabilities,
+)
+from ldapmfa.core.login import PasswordAnswer
+from ldapmfa.core.secret import Secret
+from ldapmfa.errors import DirectoryDown
+from ldapmfa.net.tls import client_context
+from ldapmfa.wire import ldap
+from ldapmfa.wire.ber import BerError
+from ldapmfa.wire.ldap import Answers, Frame
+
+#: The longest answer to a request of ours that is read: an account's entry, or a rootDSE.
+_LONGEST_ANSWER: Final = 10 * 1024 * 1024
+#: How long a directory that refused a connection is tried last, in seconds.
+_AVOIDED: Final = 30.0
+#: How long a closed link may take to flush, in seconds.
+_LINGER: Final = 5.0
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where one directory server listens."""
+
+    host: str
+    port: int
+    ldaps: bool
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"ldap{'s' if self.ldaps else ''}://{host}:{self.port}"
+
+
+class LinkLost(DirectoryDown):
+    """The link went while we waited. `untouched`: before any octet of the answer had come."""
+
+    def __init__(self, why: str, *, untouched: bool = False) -> None:
+        super().__init__(why)
+        self.untouched = untouched
+
+
+class Sink(Protocol):
+    """Whoever takes what the directory sends for a client."""
+
+    def answers_came(self, data: bytes, boundary: int) -> None:
+        """`data` of the stream; `boundary` as `Answers.feed` says it."""
+
+    def link_lost(self) -> None:
+        """The link is gone, not by our doing."""
+
+
+@dataclass
+class _Asked:
+    message_id: int
+    final: int
+    done: asyncio.Future[tuple[Frame, list[ldap.Entry]]]
+    entries: list[ldap.Entry]
+
+
+class Link(protocol.Protocol):
+    """One connection to a directory. It converses with us, until a sink is attached; then it relays."""
+
+    transport: Any  # Twisted's interfaces are no types
+
+    def __init__(self, server: Server, clock: Any, chance: Callable[[], int], timeout: float) -> None:
+        self.server = server
+        self.used = False  #: whether it served before: then its being dead says little of the directory
+        self._clock = clock
+        self._chance = chance
+        self._timeout = timeout
+        self._sink: Sink | None = None
+        self._answers = Answers()
+        self._sent = 0
+        self._unsure = False
+        self._buffer = bytearray()
+        self._asked: _Asked | None = None
+        self._open = False
+        self._why = "the directory closed the connection"
+
+    # -- what Twisted calls
+
+    def connectionMade(self) -> None:
+        """The connection stands."""
+        self._open = True
+        keep = getattr(self.transport, "setTcpKeepAlive", None)
+        if keep:
+            keep(1)
+            self.transport.setTcpNoDelay(1)
+
+    def dataReceived(self, data: bytes) -> None:
+        """The directory sent something."""
+        if not self._open:
+            return
+        if self._sink is None:
+            self._converse(data)
+            return
+        try:
+            boundary = self._answers.feed(data)
+        except BerError as broken:
+            self._break(str(broken))
+            return
+        self._sink.answers_came(data, boundary)
+
+    def connectionLost(self, _reason: object = None) -> None:
+        """The connection is gone."""
+        if self._open:
+            self._open = False
+            self._gone()
+
+    # -- for the relay
+
+    @property
+    def alive(self) -> bool:
+        """Whether anything may still be sent on it."""
+        return self._open
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether what was relayed from it ends with a whole message."""
+        return self._answers.at_boundary
+
+    @property
+    def noticed(self) -> bool:
+        """Whether the directory announced that it disconnects."""
+        return self._answers.notice
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the directory owes nothing: alive, every request answered, and none whose end can't be known."""
+        return (
+            self._open
+            and not self._unsure
+            and not self._answers.notice
+            and self._answers.at_boundary
+            and self._answers.finals == self._sent
+            and self._asked is None
+            and not self._buffer
+        )
+
+    @property
+    def owes(self) -> bool:
+        """Whether a client still waits for an answer."""
+        return self._answers.finals != self._sent
+
+    def attach(self, sink: Sink) -> None:
+        """From here on, what comes is the client's."""
+        if self._buffer or self._asked:
+            self._break("the directory sent more than was asked for")
+        if not self._open:
+            raise LinkLost(self._why)
+        self._sink = sink
+
+    def detach(self) -> None:
+        """From here on, what comes must answer us."""
+        self._sink = None
+
+    def relay(self, raw: bytes, answers: int, *, unsure: bool) -> None:
+        """Send a client's frames."""
+        self.used = True
+        self._sent += answers
+        self._unsure = self._unsure or unsure
+        self.transport.write(raw)
+
+    def pause_by(self, producer: Any) -> None:
+        """Let the transport pause `producer` (an IPushProducer, or None) while the directory does not read."""
+        if producer is None:
+            self.transport.unregisterProducer()
+        else:
+            self.transport.registerProducer(producer, True)  # noqa: FBT003 - Twisted's
+
+    def pause(self) -> None:
+        """Read nothing from the directory until `resume`."""
+        self.transport.pauseProducing()
+
+    def resume(self) -> None:
+        """Read from the directory again."""
+        self.transport.resumeProducing()
+
+    def close(self) -> None:
+        """End the link: nothing that comes from it is passed on any more."""
+        if not self._open:
+            return
+        self._open = False
+        self._sink = None
+        self._gone(by_us=True)
+        self.transport.unregisterProducer()
+        self.transport.write(ldap.message(1, ldap.UNBIND))
+        self.transport.loseConnection()
+        # a directory that does not read keeps no socket of ours
+        self._clock.callLater(_LINGER, self.transport.abortConnection)
+
+    # -- for a login
+
+    async def ask(
+        self, operation: bytes, *, message_id: int | None = None, controls: bytes = b""
+    ) -> tuple[Frame, list[ldap.Entry]]:
+        """Send one request of ours; its final answer, and the entries before it.
+
+        Raises LinkLost; after a time-out, or an answer to something else, the link is closed.
+        """
+        if not self._open or self._sink is not None or self._asked is not None:
+            raise LinkLost(self._why, untouched=True)
+        message_id = message_id or self._chance()
+        loop = asyncio.get_running_loop()
+        self._asked = _Asked(message_id, ldap.RESPONSE_TO[operation[0]], loop.create_future(), [])
+        asked = self._asked.done
+        self.transport.write(ldap.message(message_id, operation, controls))
+        timer = self._clock.callLater(self._timeout, self._break, "the directory did not answer in time")
+        try:
+            return await asked
+        finally:
+            if timer.active():
+                timer.cancel()
+
+    def start_tls(self, context: Any) -> None:
+        """Encrypt from here on; what came in clear text behind the agreement is an injection (A38)."""
+        if self._buffer:
+            self._break("the directory sent more in clear text than its agreement to StartTLS")
+            raise LinkLost(self._why)
+        self.transport.startTLS(context)
+
+    def _converse(self, data: bytes) -> None:
+        self._buffer += data
+        try:
+            while self._buffer:
+                frame = ldap.read_frame(self._buffer, 0, _LONGEST_ANSWER)
+                if isinstance(frame, int):
+                    return
+                del self._buffer[: len(frame.raw)]
+                self._take(frame)
+        except BerError as broken:
+            self._break(str(broken))
+
+    def _take(self, frame: Frame) -> None:
+        asked = self._asked
+        if asked is None or frame.id != asked.message_id:
+            raise BerError("the directory sent what nobody asked for")
+        if frame.tag == asked.final:
+            self._asked = None
+            if not asked.done.done():
+                asked.done.set_result((frame, asked.entries))
+        elif asked.final == ldap.SEARCH_DONE and frame.tag == ldap.SEARCH_ENTRY:
+            asked.entries.append(ldap.read_entry(frame))
+        elif asked.final != ldap.SEARCH_DONE or frame.tag != ldap.SEARCH_REFERENCE:
+            raise BerError(f"the directory answered with operation 0x{frame.tag:02x}")
+
+    def _break(self, why: str) -> None:
+        if self._open:
+            self._why = why
+            self._open = False
+            self._gone()
+            self.transport.abortConnection()
+
+    def _gone(self, *, by_us: bool = False) -> None:
+        asked, self._asked = self._asked, None
+        if asked and not asked.done.done():
+            untouched = not asked.entries and not self._buffer
+            asked.done.set_exception(LinkLost(self._why, untouched=untouched))
+            if by_us:
+                asked.done.exception()  # whoever waited for it is gone; it is no "never retrieved" error
+        sink, self._sink = self._sink, None
+        if sink:
+            sink.link_lost()
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorySettings:
+    """One directory, as the configuration describes it. Times in seconds."""
+
+    name: str
+    identity_name: str
+    servers: tuple[Server, ...]
+    starttls: bool = False
+    ca_file: Path | None = None
+    verify: bool = True
+    connect_timeout: float = 5.0
+    response_timeout: float = 10.0
+    kind: Kind | None = None
+    global_catalog: Server | None = None
+    service_dn: str | None = None
+    service_password: Secret | None = None
+    base_dn: str | None = None
+
+
+class Directory:
+    """One directory, and how to reach it. `chance` gives message ids for requests of ours."""
+
+    def __init__(self, settings: DirectorySettings, reactor: Any, chance: Callable[[], int]) -> None:
+        self.settings = settings
+        self._reactor = reactor
+        self._chance = chance
+        self._contexts: dict[str, Any] = {}
+        self._avoided: dict[Server, float] = {}
+        self._capabilities: dict[Server, Capabilities] = {}
+
+    async def connect(self) -> Link:
+        """A fresh link to the first server that can be reached; encrypted as configured. Raises DirectoryDown."""
+        now = self._reactor.seconds()
+        servers = sorted(self.settings.servers, key=lambda server: self._avoided.get(server, 0.0) > now)
+        failures = []
+        for server in servers:
+            try:
+                link = await self._connect_to(server)
+            except DirectoryDown as down:
+                self._avoided[server] = self._reactor.seconds() + _AVOIDED
+                failures.append(str(down))
+            else:
+                self._avoided.pop(server, None)
+                return link
+        raise DirectoryDown("; ".join(failures))
+
+    async def _connect_to(self, server: Server) -> Link:
+        settings = self.settings
+        endpoint: Any = HostnameEndpoint(self._reactor, server.host, server.port, timeout=settings.connect_timeout)
+        if server.ldaps:
+            endpoint = wrapClientTLS(self._context(server), endpoint)
+        link = Link(server, self._reactor, self._chance, settings.response_timeout)
+        loop = asyncio.get_running_loop()
+        try:
+            await endpoint.connect(Factory.forProtocol(lambda: link)).asFuture(loop)
+        except asyncio.CancelledError:
+            link.close()
+            raise
+        except Exception as failed:
+            raise DirectoryDown(f"{server} can't be reached: {_why(failed)}") from failed
+        if settings.starttls and not server.ldaps:
+            try:
+                final, _ = await link.ask(ldap.extended_request(ldap.OID_START_TLS))
+                code = _result(final).code
+                if code != ldap.SUCCESS:
+                    raise DirectoryDown(f"StartTLS was answered with {code}")
+                link.start_tls(self._context(server))
+            except DirectoryDown as failed:
+                link.close()
+                raise DirectoryDown(f"{server}: {failed}") from failed
+            except asyncio.CancelledError:
+                link.close()
+                raise
+        return link
+
+    def _context(self, server: Server) -> Any:
+        if server.host not in self._contexts:
+            self._contexts[server.host] = client_context(
+                server.host, self.settings.ca_file, verify=self.settings.verify
+            )
+        return self._contexts[server.host]
+
+    async def capabilities(self, link: Link) -> Capabilities:
+        """What the server behind `link` says of itself; asked once of each server. Raises CannotIdentify."""
+        server = link.server
+        if server not in self._capabilities:
+            found = await self._look_up(link, ldap.search_request(b"", ROOT_DSE_ATTRIBUTES))
+            if len(found.entries) != 1:
+                raise CannotIdentify(f"the rootDSE of {server} can't be read (result {found.result.code})")
+            self._capabilities[server] = read_capabilities(found.entries[0], self.settings.kind)
+        return self._capabilities[server]
+
+    async def verify_password(
+        self, link: Link | None, name: bytes, password: Secret, message_id: int, controls: bytes
+    ) -> tuple[Link, PasswordAnswer]:
+        """Bind on `link` if it is quiet, else on a fresh one. The link is closed unless the answer is success.
+
+        One bind reaches the directory. Only if a link that had served before turns out to be dead, before any octet
+        of an answer, is the bind sent again, on a fresh one.
+        """
+        operation = ldap.bind_request(name, password.reveal())
+        if link is not None and link.quiet and link.alive:
+            link.detach()
+            try:
+                return link, await self._bind(link, operation, message_id, controls)
+            except LinkLost as lost:
+                if not lost.untouched or not link.used:
+                    raise
+        link = await self.connect()
+        return link, await self._bind(link, operation, message_id, controls)
+
+    async def _bind(self, link: Link, operation: bytes, message_id: int, controls: bytes) -> PasswordAnswer:
+        kept = False
+        try:
+            await self.capabilities(link)
+            final, _ = await link.ask(operation, message_id=message_id, controls=controls)
+            answer = _result(final)
+            kept = answer.code == ldap.SUCCESS
+        finally:
+            if not kept:
+                link.close()
+        link.used = True
+        return PasswordAnswer(answer.code, answer.text.decode(errors="replace").rstrip("\0"), final.raw)
+
+    async def identify(
+        self, link: Link, name: bytes = b"", password: Secret | None = None
+    ) -> Identity | Unidentified:
+        """Whom the bind that `link` has just seen has bound. Raises CannotIdentify, DirectoryDown.
+
+        `name` and `password` are used again only for an account of another domain, at the global catalog, where no
+        service account is configured.
+        """
+        asking = identify(await self.capabilities(link), self.settings.identity_name)
+        return await self.answer(asking, link, (name, password) if password else None)
+
+    async def answer(
+        self,
+        asking: Generator[Ask, Found | None, Answer],
+        link: Link | None = None,
+        credentials: tuple[bytes, Secret] | None = None,
+    ) -> Answer:
+        """Carry the look-ups of `asking`; links other than `link` are opened when needed and closed at the end."""
+        opened: dict[str, Link] = {}
+        try:
+            ask = next(asking)
+            while True:
+                if ask.on == "bound":
+                    if link is None:
+                        raise CannotIdentify("nobody is bound")
+                    found: Found | None = await self._look_up(link, ask.operation)
+                else:
+                    if ask.on not in opened:
+                        other = await (self._service() if ask.on == "service" else self._catalog(credentials))
+                        if other:
+                            opened[ask.on] = other
+                    found = await self._look_up(opened[ask.on], ask.operation) if ask.on in opened else None
+                ask = asking.send(found)
+        except StopIteration as stop:
+            result: Answer = stop.value
+            return result
+        finally:
+            for other in opened.values():
+                other.close()
+
+    async def service_link(self) -> Link:
+        """A link bound as the service account. Raises DirectoryDown where none is configured."""
+        link = await self._service()
+        if link is None:
+            raise DirectoryDown("no service account is configured for this directory")
+        return link
+
+    async def _service(self) -> Link | None:
+        if self.settings.service_dn is None or self.settings.service_password is None:
+            return None
+        link = await self.connect()
+        return await self._bound(link, self.settings.service_dn.encode(), self.settings.service_password, "service")
+
+    async def _catalog(self, credentials: tuple[bytes, Secret] | None) -> Link | None:
+        if self.settings.global_catalog is None:
+            return None
+        if self.settings.service_dn is not None and self.settings.service_password is not None:
+            credentials = (self.settings.service_dn.encode(), self.settings.service_password)
+        if credentials is None:
+            return None
+        link = await self._connect_to(self.settings.global_catalog)
+        return await self._bound(link, *credentials, "global catalog")
+
+    async def _bound(self, link: Link, name: bytes, password: Secret, what: str) -> Link:
+        code = None
+        try:
+            final, _ = await link.ask(ldap.bind_request(name, password.reveal()))
+            code = _result(final).code
+        finally:
+            if code != ldap.SUCCESS:
+                link.close()
+        if code != ldap.SUCCESS:
+            raise DirectoryDown(f"the bind for the {what} was answered with {code}")
+        return link
+
+    async def _look_up(self, link: Link, operation: bytes) -> Found:
+        final, entries = await link.ask(operation)
+        return Found(_result(final), tuple(entries))
+
+
+def _result(frame: Frame) -> ldap.Result:
+    try:
+        return ldap.read_result(frame)
+    except BerError as broken:
+        raise DirectoryDown(f"the directory's answer can't be read: {broken}") from broken
+
+
+def _why(failed: BaseException) -> str:
+    return str(failed) or type(failed).__name__
+
+

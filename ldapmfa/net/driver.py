@@ -1,0 +1,330 @@
+"""Run a login: put each of its questions to whoever can answer, with a deadline, and say how it ended.
+
+Promised here: whatever is raised or runs out of time ends the login as *broken*, which means no; a refusal leaves no
+earlier than the refusal floor; every end is recorded, a success before it is told. The link that was bound is handed
+over with a success and closed with anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+from ldapmfa import audit
+from ldapmfa.core.identity import CannotIdentify, Identity, Unidentified
+from ldapmfa.core.login import (
+    Accepted,
+    Admit,
+    Attempt,
+    CodeAnswer,
+    DirectoryRefusesService,
+    HasFactor,
+    Identify,
+    PasswordAnswer,
+    Question,
+    RecallName,
+    Remembered,
+    VerifyCode,
+    VerifyPassword,
+    login,
+)
+from ldapmfa.core.policy import Shape
+from ldapmfa.core.secret import Secret
+from ldapmfa.errors import DirectoryDown, LdapMfaError, StoreDown
+from ldapmfa.factors import CodeFactor, Credential, Match
+from ldapmfa.net.directory import Directory, Link
+from ldapmfa.store import Store
+from ldapmfa.wire import ldap
+
+Value = TypeVar("Value")
+
+
+class DeadlineExceeded(LdapMfaError):  # noqa: N818 - named as what is the case
+    """The login took longer than it may."""
+
+
+async def run(procedure: Generator[Question, Any, Value], answer: Callable[[Question], Awaitable[Any]]) -> Value:
+    """Play `procedure` to its end; what answering raises is raised inside it."""
+    try:
+        question = next(procedure)
+        while True:
+            try:
+                reply = await answer(question)
+            except Exception as broken:  # noqa: BLE001 - the procedure decides, and may let it pass
+                question = procedure.throw(broken)
+            else:
+                question = procedure.send(reply)
+    except StopIteration as stop:
+        value: Value = stop.value
+        return value
+    finally:
+        procedure.close()
+
+
+async def pause(clock: Any, seconds: float) -> None:
+    """Wait, by `clock`."""
+    waited = asyncio.get_running_loop().create_future()
+    timer = clock.callLater(max(0.0, seconds), waited.cancel)
+    try:
+        await asyncio.wait([waited])
+    finally:
+        if timer.active():
+            timer.cancel()
+
+
+async def within(clock: Any, seconds: float, work: Awaitable[Value]) -> Value:
+    """`work`, if it is done in time by `clock`; else it is cancelled. Raises DeadlineExceeded."""
+    task = asyncio.ensure_future(work)
+    expired = False
+
+    def expire() -> None:
+        nonlocal expired
+        expired = True
+        task.cancel()
+
+    timer = clock.callLater(seconds, expire)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        task.cancel()
+        if expired:
+            raise DeadlineExceeded(f"not done within {seconds:g} s") from None
+        raise
+    finally:
+        if timer.active():
+            timer.cancel()
+
+
+_REMEMBERED: Final = 10_000
+_FORGOTTEN: Final = 600.0
+
+
+class RefusedShapes:
+    """In which shape the directory last refused a name: a hint, kept for ten minutes, in memory."""
+
+    def __init__(self, clock: Any) -> None:
+        self._clock = clock
+        self._shapes: OrderedDict[tuple[str, str], tuple[Shape, float]] = OrderedDict()
+
+    def __getitem__(self, key: tuple[str, str]) -> Shape | None:
+        shape, at = self._shapes.get(key, (None, 0.0))
+        return shape if self._clock.seconds() - at < _FORGOTTEN else None
+
+    def note(self, key: tuple[str, str], shape: Shape) -> None:
+        """The directory refused `key` in this shape just now."""
+        self._shapes[key] = (shape, self._clock.seconds())
+        self._shapes.move_to_end(key)
+        if len(self._shapes) > _REMEMBERED:
+            self._shapes.popitem(last=False)
+
+    def forget(self, key: tuple[str, str]) -> None:
+        """The name logged in."""
+        self._shapes.pop(key, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A bind to be answered: what the client sent, and what is known of the client."""
+
+    attempt: Attempt
+    message_id: int
+    raw_name: bytes
+    controls: bytes
+    listener: str
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a login ended: the BindResponse to send, and with a success the link that is bound."""
+
+    accepted: bool
+    answer: bytes
+    link: Link | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Doorway:
+    """What every login needs, the same for all. Times in seconds; `now` is seconds since the epoch."""
+
+    store: Store
+    factors: Mapping[str, CodeFactor]
+    clock: Any
+    now: Callable[[], float]
+    reference: Callable[[], str]
+    record: Callable[[audit.Event], None]
+    refused: RefusedShapes
+    refusal_floor: float = 0.25
+    deadline: float = 30.0
+
+
+class Login:
+    """One login under way; `play` it once."""
+
+    def __init__(self, bind: Bind, doorway: Doorway, directory: Directory, link: Link | None) -> None:
+        self._bind = bind
+        self._door = doorway
+        self._directory = directory
+        self._link = link
+        self._identity: Identity | None = None
+        self._began = doorway.clock.seconds()
+        self._directory_took = 0.0
+        self._factor_took = 0.0
+        self._recorded: audit.LoginEnded | None = None
+
+    def abandon(self) -> None:
+        """The client left: whatever was found out is of no use to anybody."""
+        self._close()
+        if self._recorded is None:
+            self._note("broken", "client-left", 0, "")
+
+    async def play(self, ready: Callable[[], Awaitable[None]]) -> Ended:
+        """Find out, record it, and say so, once `ready`; when the client leaves, cancel this and `abandon`."""
+        await ready()
+        door = self._door
+        reference = door.reference()
+        try:
+            verdict = await within(door.clock, door.deadline, run(login(self._bind.attempt), self._answer))
+        except Exception as broken:  # noqa: BLE001 - broken means no, whatever broke
+            self._close()
+            return self._broken(broken, reference)
+        if isinstance(verdict, Accepted):
+            door.refused.forget(self._key)
+            if self._recorded:
+                door.record(replace(self._recorded, total_ms=self._since(self._began)))
+            return Ended(accepted=True, answer=verdict.answer, link=self._link)
+        self._close()
+        self._identity = verdict.identity or self._identity
+        self._note("refused", verdict.reason, ldap.INVALID_CREDENTIALS, reference, verdict.detail)
+        await pause(door.clock, self._began + door.refusal_floor - door.clock.seconds())
+        return self._refusal(ldap.INVALID_CREDENTIALS, f"Invalid credentials. Reference: {reference}")
+
+    def _broken(self, broken: Exception, reference: str) -> Ended:
+        reason = next((word for kind, word in _REASONS if isinstance(broken, kind)), "bug")
+        detail = str(broken) if isinstance(broken, LdapMfaError | CannotIdentify | DirectoryRefusesService) else (
+            type(broken).__name__  # the text of an unforeseen exception may hold anything, a password too
+        )
+        self._note("broken", reason, ldap.UNAVAILABLE, reference, detail)
+        return self._refusal(ldap.UNAVAILABLE, f"The login can't be checked now. Reference: {reference}")
+
+    def _refusal(self, code: int, text: str) -> Ended:
+        return Ended(accepted=False, answer=ldap.result(self._bind.message_id, ldap.BIND_REQUEST, code, text))
+
+    def _close(self) -> None:
+        if self._link:
+            self._link.close()
+            self._link = None
+
+    # -- the questions
+
+    async def _answer(self, question: Question) -> Any:
+        store = self._door.store
+        match question:
+            case RecallName(name):
+                recall = await store.recall(self._directory.settings.identity_name, name)
+                return Remembered(recall, self._door.refused[self._key])
+            case VerifyPassword(password, shape):
+                return await self._verify_password(password, shape)
+            case Identify():
+                return await self._identify()
+            case HasFactor(identity):
+                return (await store.status(identity)).enrolled
+            case VerifyCode(identity, code):
+                return await self._verify_code(identity, code)
+            case Admit(identity, reason):
+                success = self._event("accepted", reason, ldap.SUCCESS, "", "")
+                await store.admit(identity, success, self._names)
+                self._recorded = success
+                return None
+
+    async def _verify_password(self, password: Secret, shape: Shape) -> PasswordAnswer:
+        began = self._door.clock.seconds()
+        link, self._link = self._link, None
+        bind = self._bind
+        try:
+            self._link, answer = await self._directory.verify_password(
+                link, bind.raw_name, password, bind.message_id, bind.controls
+            )
+        finally:
+            self._directory_took = self._since(began)
+        if answer.code != ldap.SUCCESS:
+            self._link = None  # closed already
+            self._door.refused.note(self._key, shape)
+        return answer
+
+    async def _verify_code(self, identity: Identity, code: Secret) -> CodeAnswer:
+        began, now = self._door.clock.seconds(), self._door.now()
+        typed = code.reveal().decode("ascii")
+
+        def match(credential: Credential) -> Match | None:
+            factor = self._door.factors.get(credential.kind)
+            return factor.match(credential, typed, now) if factor else None
+
+        success = self._event("accepted", "code", ldap.SUCCESS, "", "")
+        verified = await self._door.store.verify(identity, match, success, self._names)
+        self._factor_took = self._since(began)
+        if verified.result == "accepted":
+            self._recorded = replace(success, factor=verified.factor, factor_ms=self._factor_took)
+        return CodeAnswer(verified.result, verified.factor)
+
+    async def _identify(self) -> Identity | Unidentified:
+        began = self._door.clock.seconds()
+        if self._link is None:
+            raise DirectoryDown("the link that was bound is gone")
+        found = await self._directory.identify(self._link, self._bind.raw_name, self._bind.attempt.typed)
+        self._directory_took += self._since(began)
+        if isinstance(found, Identity):
+            self._identity = found
+        return found
+
+    # -- the record
+
+    @property
+    def _key(self) -> tuple[str, str]:
+        return self._directory.settings.identity_name, self._bind.attempt.normalised_name
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        return (self._bind.attempt.normalised_name,)
+
+    def _since(self, began: float) -> float:
+        return round(float(self._door.clock.seconds() - began) * 1000, 3)
+
+    def _event(self, outcome: audit.Outcome, reason: str, code: int, reference: str, detail: str) -> audit.LoginEnded:
+        identity = self._identity
+        return audit.LoginEnded(
+            at=self._door.now(),
+            outcome=outcome,
+            reason=reason,
+            detail=detail,
+            result=code,
+            reference=reference,
+            listener=self._bind.listener,
+            client=self._bind.client,
+            name=self._bind.attempt.name,
+            directory=self._directory.settings.identity_name,
+            account=identity.key if identity else None,
+            dn=identity.dn if identity else None,
+            directory_ms=self._directory_took,
+            factor_ms=self._factor_took,
+            total_ms=self._since(self._began),
+        )
+
+    def _note(self, outcome: audit.Outcome, reason: str, code: int, reference: str, detail: str = "") -> None:
+        self._recorded = self._event(outcome, reason, code, reference, detail)
+        self._door.store.note(self._recorded)
+        self._door.record(self._recorded)
+
+
+#: What an exception is called in the record; the first that fits.
+_REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
+    (CannotIdentify, "no-identity"),
+    (DirectoryRefusesService, "directory-refuses"),
+    (DeadlineExceeded, "deadline"),
+    (DirectoryDown, "directory-down"),
+    (StoreDown, "store-down"),
+    (LdapMfaError, "broken"),
+)

@@ -1,0 +1,515 @@
+"""The listening side: feed the session, perform its commands.
+
+Promised here: our own answers go in at a boundary of the directory's stream; a link that is dropped in the middle of
+a message carries that one message to its end and nothing after it; a client that does not read stops the directory
+and is not read from itself; what is kept for clients stays within one budget for the process. Not in here: any decision
+about what a client may do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from OpenSSL import SSL
+from twisted.internet import protocol
+from twisted.internet.address import UNIXAddress
+from twisted.internet.interfaces import IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from ldapmfa import audit
+from ldapmfa.core import session
+from ldapmfa.core.login import Attempt
+from ldapmfa.core.policy import Policy
+from ldapmfa.core.session import Rules, Session, State
+from ldapmfa.errors import DirectoryDown
+from ldapmfa.net import driver
+from ldapmfa.net.directory import Directory, Link
+from ldapmfa.net.proxy_protocol import address_of
+from ldapmfa.wire import ldap
+
+#: How long a message that was cut off from its link may take to reach its end, and a closed client to read what
+#: was sent to it, in seconds.
+_LINGER: Final = 10.0
+
+
+@dataclass
+class Budget:
+    """What may be kept for all clients of the process together: octets, connections, logins under way."""
+
+    octets: int = 256 * 1024 * 1024
+    connections: int = 10_000
+    logins: int = 5_000
+    octets_used: int = 0
+    logins_used: int = 0
+
+
+@dataclass(frozen=True)
+class Listener:
+    """One listener: its rules, whom it asks, and what all its connections share. Times in seconds."""
+
+    name: str
+    rules: Rules
+    policy: Policy
+    directory: Directory
+    doorway: driver.Doorway
+    budget: Budget
+    log: Any
+    tls: Any = None  #: the context for StartTLS
+    encrypted: bool = False  #: whether the connection is TLS from its first octet
+    bind_timeout: float = 120.0
+    frame_timeout: float = 30.0
+    clients: set[LdapFront] = field(default_factory=set)
+    started: Callable[[asyncio.Task[None]], None] = lambda _task: None
+
+
+@implementer(IPushProducer)
+class _Intake:
+    """What a link pauses while its directory does not read: the client."""
+
+    def __init__(self, front: LdapFront) -> None:
+        self._front = front
+
+    def pauseProducing(self) -> None:
+        """The directory has enough for now."""
+        self._front.pause_reading("directory")
+
+    def resumeProducing(self) -> None:
+        """The directory reads again."""
+        self._front.resume_reading("directory")
+
+    def stopProducing(self) -> None:
+        """The link is gone; it says so elsewhere."""
+
+
+@implementer(IPushProducer)
+class LdapFront(protocol.Protocol):
+    """One client's connection."""
+
+    transport: Any  # Twisted's interfaces are no types
+
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+        self._link: Link | None = None
+        self._draining: Link | None = None  # dropped in the middle of a message: carries that one to its end
+        self._drained: list[asyncio.Future[None]] = []
+        self._unsent: list[bytes] = []  # our answers, waiting for a boundary
+        self._closing = False
+        self._login: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._unrelayed: list[session.Relay] = []
+        self._unread: set[str] = set()
+        self._timers: dict[str, Any] = {}
+        self._accounted = 0
+        self._refused = False
+        self._gone = False
+        self.session = Session(listener.rules, tls=listener.encrypted, quiet=self._quiet)
+
+    # -- what Twisted calls
+
+    def connectionMade(self) -> None:
+        """A client connected."""
+        listener = self._listener
+        peer = self.transport.getPeer()
+        self._address = address_of(peer)
+        self._client = _label(peer, self._address)
+        if len(listener.clients) >= listener.budget.connections:
+            self._refused = True
+            listener.log.warning("client turned away", client=self._client, reason="too many connections")
+            self.transport.abortConnection()
+            return
+        listener.clients.add(self)
+        for option in ("setTcpKeepAlive", "setTcpNoDelay"):
+            set_option = getattr(self.transport, option, None)
+            if set_option:
+                set_option(1)
+        self.transport.registerProducer(self, True)  # noqa: FBT003 - Twisted's
+        self._arm("bind", listener.bind_timeout, "No bind in time.")
+
+    def dataReceived(self, data: bytes) -> None:
+        """The client sent something."""
+        self._perform(self.session.receive(data))
+        self._account()
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        """The client left."""
+        if self._refused:
+            return
+        self._closing = self._gone = True
+        self._perform(self.session.handle(session.ClientLeft()))
+        if self._draining:
+            self._draining.close()
+            self._end_draining()
+        self._account()
+        for name in tuple(self._timers):
+            self._disarm(name)
+        self._listener.clients.discard(self)
+        why = _tls_failure(reason)
+        if why:
+            self._listener.log.warning("client turned away", client=self._client, reason=why)
+
+    def pauseProducing(self) -> None:
+        """The client does not read: take nothing for it."""
+        self.pause_reading("client")
+        for link in (self._link, self._draining):
+            if link and link.alive:
+                link.pause()
+
+    def resumeProducing(self) -> None:
+        """The client reads again."""
+        self.resume_reading("client")
+        for link in (self._link, self._draining):
+            if link and link.alive:
+                link.resume()
+
+    def stopProducing(self) -> None:
+        """The client is gone; connectionLost says so."""
+
+    # -- what a link calls
+
+    def answers_came(self, data: bytes, boundary: int) -> None:
+        """The directory sent `data`: the client's, as it is, with ours at the boundary."""
+        link = self._draining or self._link
+        if self._draining:
+            if boundary < 0:
+                self.transport.write(data)
+                return
+            self.transport.write(data[:boundary])
+            self._draining.close()
+            self._end_draining()
+            return
+        if self._unsent and boundary >= 0:
+            data = b"".join((data[:boundary], *self._unsent, data[boundary:]))
+            self._unsent = []
+        self.transport.write(data)
+        if link and link.noticed:
+            self._perform(self.session.handle(session.DirectoryLeft(noticed=True)))
+
+    def link_lost(self) -> None:
+        """The link is gone, and with it the end of a message it may have been in."""
+        if self._draining:
+            self._cut_off()
+            return
+        link, self._link = self._link, None
+        if link is None:
+            return
+        if not link.at_boundary:
+            self._cut_off()
+        elif self.session.state is State.BOUND or link.owes:
+            self._perform(self.session.handle(session.DirectoryLeft()))
+
+    # -- for the service
+
+    def stop(self) -> None:
+        """Answer what is pending, take leave, close."""
+        self._perform(self.session.handle(session.StopRequested()))
+
+    def abort(self) -> None:
+        """Close now."""
+        self.transport.abortConnection()
+
+    # -- reading
+
+    def pause_reading(self, why: str) -> None:
+        """Read nothing from the client until `why` is over."""
+        if not self._unread:
+            self.transport.pauseProducing()
+        self._unread.add(why)
+
+    def resume_reading(self, why: str) -> None:
+        """`why` is over."""
+        if why in self._unread:
+            self._unread.discard(why)
+            if not self._unread and not self._closing:
+                self.transport.resumeProducing()
+
+    # -- the session's commands
+
+    def _perform(self, commands: list[session.Command]) -> None:
+        run: session.Relay | None = None
+        for command in commands:
+            if isinstance(command, session.Relay):
+                run = command if run is None else _joined(run, command)
+                continue
+            if run:
+                self._relay(run)
+                run = None
+            _PERFORM[type(command)](self, command)
+        if run:
+            self._relay(run)
+
+    def _send(self, command: session.Send) -> None:
+        if self._draining or (self._link and not self._link.at_boundary):
+            self._unsent.append(command.raw)
+        else:
+            self.transport.write(command.raw)
+
+    def _relay(self, command: session.Relay) -> None:
+        if self._link and self._opening is None:
+            self._link.relay(command.raw, command.answers, unsure=command.unsure)
+            return
+        self._unrelayed.append(command)
+        if sum(len(relay.raw) for relay in self._unrelayed) > self._listener.rules.held_octets:
+            self._perform(self.session.handle(session.Overloaded("Too much is waiting for the directory.")))
+        elif self._opening is None:
+            self._opening = self._start(self._open())
+
+    def _start_login(self, command: session.StartLogin) -> None:
+        self._cancel("_opening")
+        self._unrelayed = []
+        link = None
+        if self._link and self._link.quiet:
+            link, self._link = self._link, None
+            link.pause_by(None)
+            link.detach()
+            link.resume()
+        self._drop()
+        budget = self._listener.budget
+        if budget.logins_used >= budget.logins:
+            if link:
+                link.close()
+            answer = ldap.result(command.message_id, ldap.BIND_REQUEST, ldap.BUSY, "Too many logins are under way.")
+            self._bind_refused(session.BindRefused(command.name, "too-many-logins", ldap.BUSY))
+            self._perform(self.session.handle(session.LoginEnded(accepted=False, answer=answer)))
+            return
+        budget.logins_used += 1
+        login = driver.Login(self._bind(command), self._listener.doorway, self._listener.directory, link)
+        self._login = self._start(self._log_in(login, command.message_id))
+        self._login.add_done_callback(lambda task: self._login_over(login, task))
+
+    def _bind(self, command: session.StartLogin) -> driver.Bind:
+        listener = self._listener
+        attempt = Attempt(
+            name=command.name.decode(errors="backslashreplace"),
+            typed=command.typed,
+            directory=listener.directory.settings.identity_name,
+            client=self._address,
+            form=listener.rules.form,
+            policy=listener.policy,
+        )
+        return driver.Bind(attempt, command.message_id, command.name, command.controls, listener.name, self._client)
+
+    async def _log_in(self, login: driver.Login, message_id: int) -> None:
+        ended = await login.play(self._when_drained)
+        self._login = None
+        answer, accepted = ended.answer, ended.accepted and self.session.state is State.BINDING
+        if ended.link:
+            try:
+                if accepted:
+                    self._attach(ended.link)
+            except DirectoryDown:
+                accepted = False
+                answer = ldap.result(message_id, ldap.BIND_REQUEST, ldap.UNAVAILABLE, "The directory has left.")
+            if not accepted:
+                ended.link.close()
+        if accepted:
+            self._disarm("bind")
+        self._perform(self.session.handle(session.LoginEnded(accepted=accepted, answer=answer)))
+        self._account()
+
+    def _login_over(self, login: driver.Login, task: asyncio.Task[None]) -> None:
+        self._listener.budget.logins_used -= 1
+        if task.cancelled():
+            login.abandon()  # it may never have begun
+        elif task.exception():
+            self._listener.log.error("bug", exception=type(task.exception()).__name__, where=_where(task.exception()))
+            self.abort()
+
+    def _cancel_login(self, _command: session.CancelLogin) -> None:
+        self._cancel("_login")
+
+    def _drop_directory(self, _command: session.DropDirectory) -> None:
+        self._cancel("_opening")
+        self._unrelayed = []
+        self._drop()
+
+    def _begin_tls(self, _command: session.BeginTls) -> None:
+        self._drop()
+        self.transport.startTLS(self._listener.tls)
+        self.session.handle(session.TlsStarted())
+
+    def _close(self, _command: session.Close) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        if not self._draining:
+            self._lose()
+
+    def _bind_refused(self, command: session.BindRefused) -> None:
+        listener = self._listener
+        event = audit.LoginEnded(
+            at=listener.doorway.now(),
+            outcome="refused",
+            reason=command.reason,
+            result=command.code,
+            reference="",
+            listener=listener.name,
+            client=self._client,
+            name=command.name.decode(errors="backslashreplace"),
+            directory=listener.directory.settings.identity_name,
+        )
+        listener.doorway.store.note(event)
+        listener.doorway.record(event)
+
+    def _report(self, command: session.Report) -> None:
+        self._listener.log.warning("client turned away", client=self._client, reason=command.reason)
+
+    # -- the link
+
+    def _quiet(self) -> bool:
+        return self._opening is None and (self._link is None or self._link.quiet)
+
+    def _attach(self, link: Link) -> None:
+        link.attach(self)
+        self._link = link
+        link.pause_by(_Intake(self))
+        if "client" in self._unread:
+            link.pause()
+
+    async def _open(self) -> None:
+        """Open a link for the relay of what an anonymous client may read."""
+        try:
+            await self._when_drained()
+            self._attach(await self._listener.directory.connect())
+        except DirectoryDown as down:
+            self._opening = None
+            self._unrelayed = []
+            self._listener.log.warning("directory down", reason=str(down))
+            self._perform(self.session.handle(session.DirectoryLeft()))
+            return
+        self._opening = None
+        unrelayed, self._unrelayed = self._unrelayed, []
+        for relay in unrelayed:
+            self._relay(relay)
+
+    def _drop(self) -> None:
+        """Let nothing run on the link any more, nor anything of it through but the end of a message begun."""
+        link, self._link = self._link, None
+        self.resume_reading("directory")
+        if link is None:
+            return
+        if not link.alive or link.at_boundary:
+            link.close()
+        else:
+            link.pause_by(None)
+            self._draining = link
+            self._arm("drain", _LINGER, None)
+
+    async def _when_drained(self) -> None:
+        if self._draining:
+            drained = asyncio.get_running_loop().create_future()
+            self._drained.append(drained)
+            await drained
+
+    def _end_draining(self) -> None:
+        self._draining = None
+        self._disarm("drain")
+        unsent, self._unsent = self._unsent, []
+        if not self._gone:
+            self.transport.write(b"".join(unsent))
+            if self._closing:
+                self._lose()
+        for drained in self._drained:
+            if not drained.done():
+                drained.set_result(None)
+        self._drained = []
+
+    def _cut_off(self) -> None:
+        """A message was cut off in its middle: nothing can be said behind it."""
+        self._unsent = []
+        self.transport.abortConnection()
+
+    def _lose(self) -> None:
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        self._arm("close", _LINGER, None)
+
+    # -- time, room, tasks
+
+    def _arm(self, name: str, seconds: float, reason: str | None) -> None:
+        """In `seconds`: turn the client away for `reason`, or close without a word."""
+
+        def expire() -> None:
+            if reason is None:
+                self.transport.abortConnection()
+            elif self.session.state is State.BINDING:
+                self._arm(name, seconds, reason)
+            else:
+                event = session.Overloaded(reason, ldap.UNAVAILABLE)
+                self._perform(self.session.handle(event))
+
+        self._disarm(name)
+        self._timers[name] = self._listener.doorway.clock.callLater(seconds, expire)
+
+    def _disarm(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer and timer.active():
+            timer.cancel()
+
+    def _account(self) -> None:
+        """Count what the session keeps against the process's budget; time what it waits for."""
+        budget, kept = self._listener.budget, self.session.buffered
+        if kept != self._accounted:
+            budget.octets_used += kept - self._accounted
+            self._accounted = kept
+            if kept and budget.octets_used > budget.octets:
+                self._perform(self.session.handle(session.Overloaded("The server is busy.")))
+                budget.octets_used -= self._accounted - self.session.buffered
+                self._accounted = self.session.buffered
+        if self.session.in_frame:
+            if "frame" not in self._timers:
+                self._arm("frame", self._listener.frame_timeout, "A request was begun and not finished in time.")
+        elif self._timers:
+            self._disarm("frame")
+
+    def _start(self, work: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
+        self._listener.started(task)
+        return task
+
+    def _cancel(self, name: str) -> None:
+        task = getattr(self, name)
+        setattr(self, name, None)
+        if task:
+            task.cancel()
+
+
+def _label(peer: Any, address: Any) -> str:
+    """What a client is called in the log."""
+    if address is None:
+        return "unix" if isinstance(peer, UNIXAddress) else "unknown"
+    return f"[{address}]:{peer.port}" if address.version == 6 else f"{address}:{peer.port}"
+
+
+def _tls_failure(reason: Failure | None) -> str | None:
+    """Why a handshake failed, if that is why the client is gone."""
+    if reason is None or not isinstance(reason.value, SSL.Error):
+        return None
+    words = [str(part) for error in reason.value.args[:1] if isinstance(error, list) for part in error[:1]]
+    return f"TLS failed: {words[0] if words else 'the client broke off'} (is it LDAP in clear text on an ldaps port?)"
+
+
+def _where(broken: BaseException | None) -> str:
+    """The line that raised; an exception's text may hold anything, a password too."""
+    frames = traceback.extract_tb(broken.__traceback__) if broken else []
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
+
+
+def _joined(one: session.Relay, other: session.Relay) -> session.Relay:
+    return session.Relay(one.raw + other.raw, one.answers + other.answers, one.unsure or other.unsure)
+
+
+_PERFORM: Final[dict[type, Callable[[LdapFront, Any], None]]] = {
+    session.Send: LdapFront._send,
+    session.StartLogin: LdapFront._start_login,
+    session.CancelLogin: LdapFront._cancel_login,
+    session.DropDirectory: LdapFront._drop_directory,
+    session.BeginTls: LdapFront._begin_tls,
+    session.Close: LdapFront._close,
+    session.BindRefused: LdapFront._bind_refused,
+    session.Report: LdapFront._report,
+}

@@ -1,0 +1,53 @@
+"""What twistd calls: `twistd --reactor=ldapmfa ldapmfa --config FILE`.
+
+As a reactor plug-in (`--reactor=ldapmfa`) this module installs Twisted's asyncio reactor on uvloop; as a service
+plug-in it makes the same service that `ldapmfa run` starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, ClassVar
+
+from twisted.python import usage
+
+
+def install() -> None:
+    """Install the asyncio reactor on a uvloop event loop."""
+    import uvloop  # noqa: PLC0415 - only where it is asked for
+    from twisted.internet import asyncioreactor  # noqa: PLC0415 - importing it must not install anything
+
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    asyncioreactor.install(loop)
+
+
+class Options(usage.Options):
+    """The command line behind `twistd ldapmfa`."""
+
+    synopsis = "[--config FILE]"
+    longdesc = "An LDAP proxy that demands a second factor. Needs --reactor=ldapmfa (or --reactor=asyncio)."
+    optParameters: ClassVar[list[list[Any]]] = [
+        ["config", "c", None, "the configuration (default: ./ldapmfa.toml, then /etc/ldapmfa/ldapmfa.toml)"]
+    ]
+
+
+def makeService(options: Options) -> Any:  # noqa: N802 - Twisted's name
+    """The service of the configuration. Raises UsageError with every mistake in it."""
+    from twisted.internet import reactor  # noqa: PLC0415 - installed by twistd before it calls this
+
+    from ldapmfa import config  # noqa: PLC0415 - after the reactor
+    from ldapmfa.errors import ConfigError  # noqa: PLC0415 - after the reactor
+    from ldapmfa.net import service  # noqa: PLC0415 - after the reactor
+
+    path = options["config"]
+    try:
+        settings = config.load(Path(path) if path else None)
+        mistakes = config.port_mistakes(settings)
+        if mistakes:
+            raise ConfigError(mistakes)
+        service.configure_log(settings.log.format, settings.log.level)
+        return service.LdapMfa(settings, reactor)
+    except ConfigError as wrong:
+        raise usage.UsageError(str(wrong)) from wrong
