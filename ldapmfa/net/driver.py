@@ -8,6 +8,7 @@ over with a success and closed with anything else.
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, replace
@@ -44,6 +45,13 @@ Value = TypeVar("Value")
 
 class DeadlineExceeded(LdapMfaError):  # noqa: N818 - named as what is the case
     """The login took longer than it may."""
+
+
+def where(broken: BaseException) -> str:
+    """Which exception nobody foresaw, and the line that raised it: its text may hold anything, a password too."""
+    lines = traceback.extract_tb(broken.__traceback__)
+    place = f" at {lines[-1].filename}:{lines[-1].lineno}" if lines else ""
+    return type(broken).__name__ + place
 
 
 async def run(procedure: Generator[Question, Any, Value], answer: Callable[[Question], Awaitable[Any]]) -> Value:
@@ -162,13 +170,22 @@ class Doorway:
 
 
 class Login:
-    """One login under way; `play` it once."""
+    """One login under way; `play` it once. `told` hears every question with its answer, secrets included."""
 
-    def __init__(self, bind: Bind, doorway: Doorway, directory: Directory, link: Link | None) -> None:
+    def __init__(
+        self,
+        bind: Bind,
+        doorway: Doorway,
+        directory: Directory,
+        link: Link | None,
+        told: Callable[[Question, Any], None] = lambda _question, _answer: None,
+    ) -> None:
         self._bind = bind
+        self._told = told
         self._door = doorway
         self._directory = directory
         self._link = link
+        self._password: Secret | None = None  # from the directory's yes until it is known whom that bound
         self._identity: Identity | None = None
         self._began = doorway.clock.seconds()
         self._directory_took = 0.0
@@ -187,7 +204,7 @@ class Login:
         door = self._door
         reference = door.reference()
         try:
-            verdict = await within(door.clock, door.deadline, run(login(self._bind.attempt), self._answer))
+            verdict = await within(door.clock, door.deadline, run(login(self._bind.attempt), self._answered))
         except Exception as broken:  # noqa: BLE001 - broken means no, whatever broke
             self._close()
             return self._broken(broken, reference)
@@ -204,9 +221,8 @@ class Login:
 
     def _broken(self, broken: Exception, reference: str) -> Ended:
         reason = next((word for kind, word in _REASONS if isinstance(broken, kind)), "bug")
-        detail = str(broken) if isinstance(broken, LdapMfaError | CannotIdentify | DirectoryRefusesService) else (
-            type(broken).__name__  # the text of an unforeseen exception may hold anything, a password too
-        )
+        foreseen = isinstance(broken, LdapMfaError | CannotIdentify | DirectoryRefusesService)
+        detail = str(broken) if foreseen else where(broken)
         self._note("broken", reason, ldap.UNAVAILABLE, reference, detail)
         return self._refusal(ldap.UNAVAILABLE, f"The login can't be checked now. Reference: {reference}")
 
@@ -219,6 +235,11 @@ class Login:
             self._link = None
 
     # -- the questions
+
+    async def _answered(self, question: Question) -> Any:
+        reply = await self._answer(question)
+        self._told(question, reply)
+        return reply
 
     async def _answer(self, question: Question) -> Any:
         store = self._door.store
@@ -253,6 +274,8 @@ class Login:
         if answer.code != ldap.SUCCESS:
             self._link = None  # closed already
             self._door.refused.note(self._key, shape)
+        else:
+            self._password = password
         return answer
 
     async def _verify_code(self, identity: Identity, code: Secret) -> CodeAnswer:
@@ -274,7 +297,8 @@ class Login:
         began = self._door.clock.seconds()
         if self._link is None:
             raise DirectoryDown("the link that was bound is gone")
-        found = await self._directory.identify(self._link, self._bind.raw_name, self._bind.attempt.typed)
+        password, self._password = self._password, None
+        found = await self._directory.identify(self._link, self._bind.raw_name, password)
         self._directory_took += self._since(began)
         if isinstance(found, Identity):
             self._identity = found

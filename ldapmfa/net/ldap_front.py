@@ -9,7 +9,6 @@ about what a client may do.
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -315,8 +314,8 @@ class LdapFront(protocol.Protocol):
         self._listener.budget.logins_used -= 1
         if task.cancelled():
             login.abandon()  # it may never have begun
-        elif task.exception():
-            self._listener.log.error("bug", exception=type(task.exception()).__name__, where=_where(task.exception()))
+        elif bug := task.exception():
+            self._listener.log.error("bug", reason=driver.where(bug))
             self.abort()
 
     def _cancel_login(self, _command: session.CancelLogin) -> None:
@@ -491,12 +490,6 @@ def _tls_failure(reason: Failure | None) -> str | None:
         return None
     words = [str(part) for error in reason.value.args[:1] if isinstance(error, list) for part in error[:1]]
     return f"TLS failed: {words[0] if words else 'the client broke off'} (is it LDAP in clear text on an ldaps port?)"
-
-
-def _where(broken: BaseException | None) -> str:
-    """The line that raised; an exception's text may hold anything, a password too."""
-    frames = traceback.extract_tb(broken.__traceback__) if broken else []
-    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
 
 
 def _joined(one: session.Relay, other: session.Relay) -> session.Relay:

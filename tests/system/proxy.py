@@ -1,0 +1,166 @@
+"""The proxy as an administrator runs it: a process of its own before a real directory.
+
+Factors are enrolled through the store while it runs, as the command line does. HOTP wherever a test logs in often: its
+codes do not wait for the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyotp
+from system.servers.common import Process, answers_ldap, free_port, make_certificates
+
+from ldapmfa.audit import AccountChanged
+from ldapmfa.core.secret import Secret
+from ldapmfa.factors import NewCredential
+from ldapmfa.factors.hotp import base32
+from ldapmfa.store import Pending, Store
+from ldapmfa.store.seal import Seal
+from ldapmfa.wire import dn
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Token:
+    """A factor in a user's hand."""
+
+    secret: bytes
+    kind: str = "hotp"
+    used: int = -1
+
+    def code(self):
+        """A code that was not given out before; for TOTP it may have to wait for the clock."""
+        if self.kind == "hotp":
+            self.used += 1
+        else:
+            step = int(time.time() // 30)
+            if self.used >= step + 1:
+                time.sleep((self.used * 30) - time.time() + 0.5)
+                step = int(time.time() // 30)
+            self.used = max(step - 1, self.used + 1) if self.used >= 0 else step
+        return pyotp.HOTP(base32(Secret(self.secret))).at(self.used)
+
+    def now(self):
+        """The current TOTP code, used or not."""
+        return pyotp.HOTP(base32(Secret(self.secret))).at(int(time.time() // 30))
+
+
+@dataclass
+class Proxy:
+    """A running proxy before `directory`; `extra` is TOML appended to its configuration."""
+
+    directory: object
+    path: Path
+    listen: dict = field(default_factory=dict)
+    to_directory: str | None = None
+    login: str = 'factors = ["hotp", "totp", "recovery"]'
+    extra: str = ""
+    exempt: str | None = None
+    service: bool = False
+    runs: tuple = (str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "--reactor=ldapmfa", "ldapmfa")
+    tokens: dict = field(default_factory=dict)
+    host: str = "127.0.0.1"
+
+    def __enter__(self):
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.chmod(0o755)
+        self.port = free_port()
+        self.ca_file = make_certificates(self.path / "tls")
+        listen = {
+            "endpoint": f"tcp:{self.port}:interface={self.host}",
+            "tls": "starttls",
+            "certificate": "tls/cert.pem",
+            "key": "tls/key.pem",
+            **self.listen,
+        }
+        tables = ["[[listen]]", *(f"{key} = {json.dumps(value)}" for key, value in listen.items() if value is not None)]
+        tables += ["[directory]", self.to_directory or f'uris = ["{self.directory.uri}"]']
+        if self.service:
+            account = {"dn": self.directory.service_dn, "password": self.directory.service_password}
+            tables += ["[directory.service_account]", *(f"{key} = {json.dumps(value)}" for key, value in account.items())]
+        tables += ["[store]", 'url = "sqlite:///state.db"', 'key_file = "store.key"', "[login]", self.login]
+        exempt = self.exempt or self.directory.user("svc-app").dn
+        tables += ["[[exempt]]", f"account = {json.dumps(exempt)}", 'networks = ["127.0.0.0/8"]', self.extra]
+        self.config = self.path / "ldapmfa.toml"
+        self.config.write_text("\n".join(tables) + "\n")
+        if not (self.path / "store.key").exists():
+            Seal.create(self.path / "store.key", entropy=os.urandom)
+        self.log = self.path / "proxy.log"
+        self.start()
+        return self
+
+    def start(self):
+        """Start the process; returns when it answers."""
+        environment = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
+        self.process = Process([*self.runs, "--config", self.config], self.log, env=environment, cwd=self.path)
+        self.process.wait_until(self.answers)
+
+    def answers(self):
+        """Whether it answers: where TLS comes first, whether it listens."""
+        if self.listen.get("tls") == "ldaps" or self.listen.get("proxy_protocol_from"):
+            return "listening" in self.log.read_text()
+        return answers_ldap(self.host, self.port)
+
+    def __exit__(self, *_):
+        self.process.stop()
+        log = self.log.read_text()
+        assert "Traceback" not in log, log
+        assert '"bug"' not in log, log
+
+    @property
+    def uri(self):
+        """Of its listener, in clear text."""
+        return f"ldap://{self.host}:{self.port}"
+
+    # -- what the administrator does
+
+    def with_store(self, work):
+        """Run the coroutine function `work` on the proxy's own store, from outside."""
+
+        async def run():
+            seal = Seal(self.path / "store.key", entropy=os.urandom)
+            store = await Store.open(
+                f"sqlite:///{self.path}/state.db", seal, clock=time.time, normalise_dn=dn.normalise
+            )
+            try:
+                return await work(store)
+            finally:
+                await store.close()
+
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(asyncio.run, run()).result()
+
+    def enrol(self, name, kind="hotp"):
+        """A pending enrolment of the account called `name` in people."""
+        token = Token(os.urandom(20), kind)
+        parameters = {"algorithm": "sha1", "digits": 6, **({"period": 30} if kind == "totp" else {})}
+        new = NewCredential(kind, Secret(token.secret), parameters)
+        owner = Pending("default", "account", self.directory.user(name).account)
+        change = AccountChanged(at=time.time(), action="enrolled", account=name, actor="test")
+        self.with_store(lambda store: store.enrol(owner, new, "test", change))
+        self.tokens[name] = token
+        return token
+
+    def typed(self, name):
+        """What the user types: password and a fresh code. Enrols at first."""
+        if name not in self.tokens:
+            self.enrol(name)
+        return self.directory.user(name).password + self.tokens[name].code()
+
+    def events(self, reference=None):
+        """What the audit log says."""
+        return self.with_store(lambda store: store.events(reference=reference, limit=1000))
+
+    def records(self):
+        """The audit events on stderr."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line.get("event") == "LoginEnded"]

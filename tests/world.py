@@ -1,0 +1,447 @@
+"""A whole proxy in memory: real session, login, driver, link, front and store; a scripted directory; no socket.
+
+`World` is the proxy with a clock that moves only when a test moves it; `Client` one client on it, `ScriptedDirectory`
+the directory behind it, which behaves like OpenLDAP until a test tells it otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from dataclasses import dataclass, field, replace
+
+import pyotp
+from twisted.internet.address import IPv4Address
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from ldapmfa import audit
+from ldapmfa.core.identity import Identity
+from ldapmfa.core.policy import Exempt, Policy
+from ldapmfa.core.secret import Secret
+from ldapmfa.core.session import Rules
+from ldapmfa.errors import DirectoryDown
+from ldapmfa.factors import NewCredential
+from ldapmfa.factors.hotp import base32
+from ldapmfa.factors.totp import Totp
+from ldapmfa.net.directory import Directory, DirectorySettings, Link, Server
+from ldapmfa.net.driver import Doorway, RefusedShapes
+from ldapmfa.net.ldap_front import Budget, LdapFront, Listener
+from ldapmfa.store import Store
+from ldapmfa.store.seal import Seal
+from ldapmfa.wire import ber, dn, ldap
+
+BASE = "dc=example,dc=test"
+ALICE = f"cn=alice,{BASE}"
+BOB = f"cn=bob,{BASE}"
+SERVICE = f"cn=svc,{BASE}"
+PASSWORD = "Passw0rd!1"
+SEED = Secret(b"12345678901234567890")
+
+
+def bind(message_id, name, password, *, version=3, controls=b""):
+    """A BindRequest."""
+    operation = ber.tlv(
+        ldap.BIND_REQUEST,
+        ber.encode_integer(version),
+        ber.tlv(ber.OCTET_STRING, name if isinstance(name, bytes) else name.encode()),
+        ber.tlv(ldap.SIMPLE, password if isinstance(password, bytes) else password.encode()),
+    )
+    return ldap.message(message_id, operation, controls)
+
+
+def search(message_id, base=BASE, *, scope=ldap.SUBTREE, attributes=("cn",), where=ldap.ANY_ENTRY, controls=b""):
+    """A SearchRequest."""
+    return ldap.message(
+        message_id, ldap.search_request(base.encode(), attributes, scope=scope, where=where), controls
+    )
+
+
+def root_dse(message_id, attributes=()):
+    """The one search an anonymous client may send."""
+    return search(message_id, "", scope=ldap.BASE, attributes=attributes)
+
+
+def extended(message_id, oid):
+    """An ExtendedRequest without a value."""
+    return ldap.message(message_id, ldap.extended_request(oid))
+
+
+def unbind(message_id):
+    """An UnbindRequest."""
+    return ldap.message(message_id, ldap.UNBIND)
+
+
+def abandon(message_id, other):
+    """An AbandonRequest for the message id `other`."""
+    return ldap.message(message_id, ber.encode_integer(other, ldap.ABANDON_REQUEST))
+
+
+def controls(*oids, critical=True):
+    """Encoded controls of these types."""
+    criticality = ber.tlv(ber.BOOLEAN, b"\xff") if critical else b""
+    each = (ber.tlv(ber.SEQUENCE, ber.tlv(ber.OCTET_STRING, oid), criticality) for oid in oids)
+    return ber.tlv(0xA0, *each)
+
+
+def entry(message_id, name, **attributes):
+    """A SearchResultEntry."""
+    lists = (
+        ber.tlv(
+            ber.SEQUENCE,
+            ber.tlv(ber.OCTET_STRING, key.encode()),
+            ber.tlv(0x31, *(ber.tlv(ber.OCTET_STRING, value) for value in values)),
+        )
+        for key, values in attributes.items()
+    )
+    operation = ber.tlv(ldap.SEARCH_ENTRY, ber.tlv(ber.OCTET_STRING, name.encode()), ber.tlv(ber.SEQUENCE, *lists))
+    return ldap.message(message_id, operation)
+
+
+def result(message_id, request_tag, code=0, text="", value=None):
+    """A final answer; `value` is an extended response's."""
+    raw = ldap.result(message_id, request_tag, code, text)
+    if value is None:
+        return raw
+    operation = ber.tlv(
+        ldap.EXTENDED_RESPONSE,
+        ber.encode_integer(code, ber.ENUMERATED),
+        ber.tlv(ber.OCTET_STRING),
+        ber.tlv(ber.OCTET_STRING, text.encode()),
+        ber.tlv(0x8B, value),
+    )
+    return ldap.message(message_id, operation)
+
+
+def frames(data, limit=1 << 26):
+    """All messages of `data`, which must end with a whole one."""
+    found, pos = [], 0
+    while pos < len(data):
+        frame = ldap.read_frame(data, pos, limit)
+        assert isinstance(frame, ldap.Frame), f"{len(data) - pos} octets behind the last whole message"
+        found.append(frame)
+        pos += len(frame.raw)
+    return found
+
+
+class Pipe:
+    """One direction of a connection: a transport whose octets a test hands over."""
+
+    disconnecting = False
+
+    def __init__(self, protocol, peer=None):
+        self.protocol = protocol
+        self.written = bytearray()
+        self.producer = None
+        self.paused = False
+        self.open = True
+        self.aborted = False
+        self.tls = None
+        self._peer = peer
+
+    def write(self, data):
+        if self.open:
+            self.written += data
+
+    def getPeer(self):
+        return self._peer
+
+    def registerProducer(self, producer, streaming):
+        assert streaming
+        assert self.producer is None, "a second producer"
+        self.producer = producer
+
+    def unregisterProducer(self):
+        self.producer = None
+
+    def pauseProducing(self):
+        self.paused = True
+
+    def resumeProducing(self):
+        self.paused = False
+
+    def startTLS(self, context):
+        self.tls = context
+
+    def loseConnection(self):
+        self._end(ConnectionDone())
+
+    def abortConnection(self):
+        self.aborted = True
+        self._end(ConnectionAborted())
+
+    def cut(self):
+        """The other side, or the network, ends the connection."""
+        self._end(ConnectionLost())
+
+    def _end(self, reason):
+        if self.open:
+            self.open = False
+            self.protocol.connectionLost(Failure(reason))
+
+
+class ServedLink:
+    """The directory's end of one link: what came, as frames; who is bound; and a hand to send with."""
+
+    def __init__(self, directory, link):
+        self.directory = directory
+        self.link = link
+        self.pipe = Pipe(link)
+        self.received = []
+        self.bound = None
+        self._read = 0
+        link.makeConnection(self.pipe)
+
+    def send(self, raw):
+        if self.pipe.open:
+            self.link.dataReceived(raw)
+
+    def serve(self):
+        """Answer what has come; whether anything had."""
+        data = bytes(self.pipe.written[self._read :])
+        self._read += len(data)
+        for frame in frames(data):
+            self.received.append(frame)
+            self.directory.seen.append(frame)
+            answers = self.directory.reply(self, frame)
+            for raw in answers:
+                self.send(raw)
+        return bool(data)
+
+
+class ScriptedDirectory(Directory):
+    """Behaves like OpenLDAP with a few accounts; `misbehave(link, frame)` may return other answers (None: as usual)."""
+
+    def __init__(self, settings, clock):
+        ids = iter(range(1_000_000, 2_000_000))
+        super().__init__(settings, clock, lambda: next(ids))
+        self.passwords = {
+            dn.normalise(name): PASSWORD.encode() for name in (ALICE, BOB, SERVICE, f"cn=admin,{BASE}")
+        }
+        self.uuids = {dn.normalise(name): str(uuid.uuid4()) for name in (ALICE, BOB, SERVICE)}
+        self.served = []
+        self.seen = []
+        self.down = False
+        self.misbehave = lambda link, frame: None
+
+    async def _connect_to(self, server):
+        if self.down:
+            raise DirectoryDown("the directory is down, says the test")
+        link = Link(server, self._reactor, self._chance, self.settings.response_timeout)
+        self.served.append(ServedLink(self, link))
+        return link
+
+    def reply(self, link, frame):
+        scripted = self.misbehave(link, frame)
+        if scripted is not None:
+            return scripted
+        if frame.tag == ldap.BIND_REQUEST:
+            asked = ldap.read_bind(frame)
+            name = dn.normalise(asked.name.decode())
+            right = asked.password and self.passwords.get(name) == asked.password
+            link.bound = name if right else None
+            return [result(frame.id, frame.tag, 0 if right else 49)]
+        if frame.tag == ldap.SEARCH_REQUEST:
+            return [*self.entries(link, frame), result(frame.id, frame.tag)]
+        if frame.tag == ldap.EXTENDED_REQUEST:
+            who = f"dn:{link.bound}" if link.bound else ""
+            return [result(frame.id, frame.tag, value=who.encode())]
+        if frame.tag in ldap.RESPONSE_TO:
+            return [result(frame.id, frame.tag)]
+        return []
+
+    def entries(self, link, frame):
+        start, stop = ber.expect(frame.raw, frame.start, frame.stop, ber.OCTET_STRING)
+        base = frame.raw[start:stop].decode()
+        if not base:
+            root = {"objectClass": [b"top", b"OpenLDAProotDSE"], "supportedExtension": [ldap.OID_WHO_AM_I]}
+            return [entry(frame.id, "", **root)]
+        name = dn.normalise(base)
+        if name in self.uuids:
+            uid = name.partition(",")[0].partition("=")[2]
+            return [entry(frame.id, base, entryUUID=[self.uuids[name].encode()], uid=[uid.encode()])]
+        return []
+
+    def binds(self):
+        """The names and passwords that reached the directory."""
+        asked = [ldap.read_bind(frame) for frame in self.seen if frame.tag == ldap.BIND_REQUEST]
+        return [(bind.name.decode(), bind.password.decode()) for bind in asked]
+
+
+@dataclass
+class Client:
+    """One client's connection to the proxy."""
+
+    world: World
+    pipe: Pipe
+    front: LdapFront
+    _read: int = 0
+
+    def send(self, *raw):
+        """Send in one segment."""
+        self.front.dataReceived(b"".join(raw))
+        self.world.serve()
+
+    def take(self):
+        """The frames that came since the last time."""
+        data = bytes(self.pipe.written[self._read :])
+        self._read += len(data)
+        return frames(data)
+
+    async def answers(self, count=1):
+        """The next `count` frames, when they are there; time stands still."""
+        await self.world.until(lambda: len(frames(bytes(self.pipe.written[self._read :]))) >= count)
+        return self.take()
+
+    async def code(self, count=1):
+        """The result code of the last of the next `count` frames."""
+        return ldap.read_result((await self.answers(count))[-1]).code
+
+    async def refused(self):
+        """As `code`, when the refusal floor is over."""
+        await self.world.idle()
+        self.world.clock.advance(0.3)
+        return await self.code()
+
+    async def log_in(self, name=ALICE, password=None, message_id=1):
+        """Bind with password and the current code, or with `password`; the result code."""
+        self.send(bind(message_id, name, password or PASSWORD + self.world.next_code()))
+        await self.world.until(lambda: len(self.pipe.written) > self._read or self.front._login is None or self._waits())
+        if self._waits():
+            return await self.refused()
+        return await self.code()
+
+    def _waits(self):
+        return any(call.func.__name__ == "cancel" for call in self.world.clock.getDelayedCalls())
+
+    @property
+    def state(self):
+        return self.front.session.state.name
+
+    def leave(self):
+        self.pipe.cut()
+        self.world.serve()
+
+
+@dataclass
+class World:
+    """The proxy: make clients with `client`, move time with `clock.advance`."""
+
+    path: object
+    rules: Rules = field(default_factory=Rules)
+    policy: Policy = field(default_factory=lambda: Policy((Exempt(SERVICE),)))
+    budget: Budget = field(default_factory=Budget)
+    settings: DirectorySettings = field(
+        default_factory=lambda: DirectorySettings("default", "default", (Server("directory.test", 389, ldaps=False),))
+    )
+    store: Store | None = None
+    now: float = 1_700_000_000.0
+    events: list = field(default_factory=list)
+    logged: list = field(default_factory=list)
+    tasks: set = field(default_factory=set)
+    steps: int = 0
+
+    def __post_init__(self):
+        self.clock = Clock()
+        self.directory = ScriptedDirectory(self.settings, self.clock)
+        self.clients = set()
+
+    async def open(self, **options):
+        """Open the store, enrol alice and bob; everything else is there already."""
+        seal = Seal.create(self.path / "key", entropy=lambda size: bytes(size))
+        self.store = await Store.open(
+            f"sqlite:///{self.path}/state.db", seal, clock=lambda: self.now, normalise_dn=dn.normalise, **options
+        )
+        for name in (ALICE, BOB):
+            await self.enrol(name)
+        references = (f"REF{number:05}" for number in range(100_000))
+        doorway = Doorway(
+            store=self.store,
+            factors={"totp": Totp()},
+            clock=self.clock,
+            now=lambda: self.now,
+            reference=lambda: next(references),
+            record=self.events.append,
+            refused=RefusedShapes(self.clock),
+        )
+        self.listener = Listener(
+            name="test",
+            rules=self.rules,
+            policy=self.policy,
+            directory=self.directory,
+            doorway=doorway,
+            budget=self.budget,
+            log=self,
+            clients=self.clients,
+            started=self._keep,
+        )
+        return self
+
+    async def enrol(self, name, seed=SEED):
+        identity = Identity("default", f"uuid:{self.directory.uuids[dn.normalise(name)]}", name)
+        new = NewCredential("totp", seed, {"algorithm": "sha1", "digits": 6, "period": 30})
+        change = audit.AccountChanged(at=self.now, action="enrolled", account=identity.key, actor="test")
+        return await self.store.enrol(identity, new, "phone", change)
+
+    def with_(self, **changes):
+        """The listener, changed."""
+        self.listener = replace(self.listener, **changes)
+        return self
+
+    def client(self, address="192.0.2.7", port=40_000):
+        front = LdapFront(self.listener)
+        pipe = Pipe(front, IPv4Address("TCP", address, port))
+        front.makeConnection(pipe)
+        return Client(self, pipe, front)
+
+    def next_code(self):
+        """A code that was not used before: thirty seconds pass."""
+        self.now += 30
+        return pyotp.HOTP(base32(SEED)).at(int(self.now // 30))
+
+    def last_code(self):
+        return pyotp.HOTP(base32(SEED)).at(int(self.now // 30))
+
+    def serve(self):
+        """Let the directory answer until it has nothing left to answer."""
+        while any([link.serve() for link in self.directory.served]):
+            pass
+
+    async def until(self, condition, seconds=5.0):
+        """Let everything run, but the clock, until `condition`."""
+        limit = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < limit, "it never came about"
+            self.serve()
+            await asyncio.sleep(0)
+
+    async def idle(self):
+        """Let everything run, but the clock, until every login waits for the clock or has ended."""
+        await self.until(lambda: all(self._at_rest(client) for client in self.clients))
+
+    def _at_rest(self, front):
+        return front._login is None or len(self.clock.getDelayedCalls()) > 0 and any(
+            call.func.__qualname__.startswith("Future.cancel") or call.func.__name__ == "cancel"
+            for call in self.clock.getDelayedCalls()
+        )
+
+    def _keep(self, task):
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    # a log that remembers
+
+    def warning(self, event, **fields):
+        self.logged.append((event, fields))
+
+    error = warning
+
+    async def close(self):
+        for front in tuple(self.clients):
+            front.transport.cut()
+        while self.tasks:
+            await asyncio.wait(set(self.tasks))
+        if self.store:
+            await self.store.close()
