@@ -488,8 +488,9 @@ def _tls_failure(reason: Failure | None) -> str | None:
     """Why a handshake failed, if that is why the client is gone."""
     if reason is None or not isinstance(reason.value, SSL.Error):
         return None
-    words = [str(part) for error in reason.value.args[:1] if isinstance(error, list) for part in error[:1]]
-    return f"TLS failed: {words[0] if words else 'the client broke off'} (is it LDAP in clear text on an ldaps port?)"
+    errors = reason.value.args[0] if reason.value.args else None
+    why = errors[0][-1] if isinstance(errors, list) and errors else "the client broke off"
+    return f"TLS failed: {why}" + (" (LDAP in clear text on an ldaps port?)" if why == "wrong version number" else "")
 
 
 def _joined(one: session.Relay, other: session.Relay) -> session.Relay:

@@ -263,7 +263,6 @@ class LdapMfa(Service):
 
     def _factory(self, listen: Listen, listener: Listener) -> Any:
         factory: Any = Factory.forProtocol(lambda: LdapFront(listener))
-        factory.noisy = False
         if listener.encrypted:
             factory = TLSMemoryBIOFactory(listener.tls, False, factory)  # noqa: FBT003 - Twisted's: not a client
         if listen.proxy_protocol_from:
@@ -272,6 +271,7 @@ class LdapMfa(Service):
                 listener.log.warning("client turned away", client=str(address_of(peer)), reason=why)
 
             factory = ProxyHeaderFactory(factory, listen.proxy_protocol_from, self._reactor, refused)
+        factory.noisy = False
         return factory
 
     def _keep(self, task: asyncio.Task[None]) -> None:

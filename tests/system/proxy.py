@@ -160,6 +160,10 @@ class Proxy:
         """What the audit log says."""
         return self.with_store(lambda store: store.events(reference=reference, limit=1000))
 
+    def wait_for_log(self, text):
+        """Until the log holds `text`."""
+        self.process.wait_until(lambda: text in self.log.read_text(), 10)
+
     def records(self):
         """The audit events on stderr."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
