@@ -198,14 +198,19 @@ def _never_expires(entry: Entry) -> bool:
     return len(flags) == 1 and flags[0].isascii() and flags[0].isdecimal() and bool(int(flags[0]) & 0x10000)
 
 
+#: Answers by which a directory says that it holds no such entry; any other without one is no answer to that.
+_NO_ENTRY: Final = (ldap.SUCCESS, ldap.NO_SUCH_OBJECT, ldap.REFERRAL)
 _UNIQUE: Final = {"openldap": ("entryUUID", "uuid:"), "389-ds": ("nsUniqueId", "nsuniqueid:")}
+
+
+#: What slapo-ppolicy and 389 answer to all but a password change while an account must change its password.
+_RESTRICTED: Final = (ldap.INSUFFICIENT_ACCESS_RIGHTS, ldap.UNWILLING_TO_PERFORM)
 
 
 def _by_who_am_i(kind: Literal["openldap", "389-ds"], directory: str) -> Asking:
     """RFC 4532, then the entry itself."""
     answer = yield Ask(ldap.extended_request(ldap.OID_WHO_AM_I))
-    if _code(answer) == ldap.INSUFFICIENT_ACCESS_RIGHTS:
-        # a password policy (slapo-ppolicy) restricts an account that must change its password to doing so
+    if _code(answer) in _RESTRICTED:
         return Unidentified("must-change-password", "the directory restricts the account to changing its password")
     who = _who(answer)
     name = who.removeprefix("dn:").strip()
@@ -214,11 +219,11 @@ def _by_who_am_i(kind: Literal["openldap", "389-ds"], directory: str) -> Asking:
     unique, prefix = _UNIQUE[kind]
     operation = ldap.search_request(name.encode(), (unique, "uid", "sAMAccountName", "userPrincipalName"))
     found = yield Ask(operation)
-    if _code(found) in (ldap.INSUFFICIENT_ACCESS_RIGHTS, ldap.UNWILLING_TO_PERFORM):
+    if _code(found) in _RESTRICTED:
         return Unidentified("must-change-password", "the directory restricts the account to changing its password")
     if not _shows(found, unique):
         found = (yield Ask(operation, on="service")) or found
-    if _code(found) == ldap.NO_SUCH_OBJECT or not (found and found.entries):
+    if found and found.result.code in _NO_ENTRY and not found.entries:
         return Identity(directory, f"dn:{dn.normalise(name)}", name)
     entry = _single(found, name)
     if not dn.same(entry.dn, name):
@@ -265,7 +270,7 @@ def sid_text(sid: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NoOneAccount:
-    """The name matches no account, or several: `matches` are their DNs."""
+    """The name matches no account, or several: `matches` are the DNs of those that the directory showed."""
 
     matches: tuple[str, ...]
 
@@ -288,10 +293,10 @@ def find_account(capabilities: Capabilities, directory: str, name: str, base: st
             named = named[:1]  # uid is an ordinary attribute there
         where = ldap.any_of(*(ldap.equals(attribute, value) for attribute in named))
     found = yield Ask(ldap.search_request(start.encode(), attributes, scope=scope, where=where, most=10), on="service")
-    if found is None or found.result.code not in (ldap.SUCCESS, ldap.NO_SUCH_OBJECT, 4):
+    if found is None or found.result.code not in (ldap.SUCCESS, ldap.NO_SUCH_OBJECT, ldap.SIZE_LIMIT_EXCEEDED):
         raise CannotIdentify(f"the search for {name} was answered with {_code(found)}")
     entries = [entry for entry in found.entries if capabilities.kind != "active-directory" or _is_user(entry)]
-    if len(entries) != 1:
+    if len(entries) != 1 or found.result.code == ldap.SIZE_LIMIT_EXCEEDED:
         return NoOneAccount(tuple(entry.dn for entry in entries))
     entry = entries[0]
     ids = entry.attributes.get(unique.lower(), ())

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, assert_never
 
 from ldapmfa.core.identity import Identity, Unidentified
 from ldapmfa.core.policy import Address, Policy, Recall, Shape
-from ldapmfa.core.secret import CodeForm, Secret, Typed, split
+from ldapmfa.core.secret import CodeForm, Secret, Typed, is_usable, split
 from ldapmfa.wire import dn, ldap
 
 
@@ -161,6 +161,8 @@ def login(attempt: Attempt) -> Generator[Question, Any, Verdict]:
     """Play the login of `attempt`: yields questions, is sent their answers, returns the verdict."""
     if not attempt.name or "\0" in attempt.name:
         return Refused("no-name")
+    if not is_usable(attempt.typed, attempt.form):
+        return Refused("empty-password")
     typed, shape = yield from _taken_apart(attempt)
     answer: PasswordAnswer = yield VerifyPassword(typed.password, shape)
     if answer.code in _BROKEN:

@@ -182,6 +182,9 @@ class Rules:
     held_octets: int = 256 * 1024
 
 
+_INJECTED: Final = "Octets behind a StartTLS request."
+
+
 class Session:
     """One client's conversation; see the module.
 
@@ -199,6 +202,7 @@ class Session:
         self._held: list[Frame] = []
         self._held_octets = 0
         self._stopping = False
+        self._handshaking = False  # between BeginTls and TlsStarted
         self._commands: list[Command] = []
 
     @property
@@ -215,6 +219,9 @@ class Session:
         """The client sent `data`."""
         if self.state is State.CLOSED:
             return []
+        if self._handshaking and data:
+            self._disconnect(ldap.PROTOCOL_ERROR, _INJECTED)
+            return self._take()
         buffer = self._buffer
         if not buffer:
             buffer += data[self._read_frames(data) :]
@@ -304,7 +311,7 @@ class Session:
             return "version", ldap.PROTOCOL_ERROR, "LDAP version 3 is required."
         if bind.password is None:
             return "method", ldap.AUTH_METHOD_NOT_SUPPORTED, "Only a simple bind can carry a second factor."
-        if any(control.oid in ldap.PROXIED_AUTHORIZATION for control in frame.controls):
+        if _is_proxied(frame):
             return "proxied-authorization", ldap.AUTHORIZATION_DENIED, "Proxied authorization is refused."
         if not bind.name and not bind.password:
             if any(control.critical for control in frame.controls):
@@ -335,13 +342,13 @@ class Session:
         self._held_octets += size
 
     def _relay(self, frame: Frame) -> None:
-        if frame.controls and any(control.oid in ldap.PROXIED_AUTHORIZATION for control in frame.controls):
+        if frame.controls and _is_proxied(frame):
             self._answer(frame, ldap.AUTHORIZATION_DENIED, "Proxied authorization is refused.")
             return
         self._commands.append(Relay(frame.raw, 1))
 
     def _relay_abandon(self, frame: Frame) -> None:
-        if not frame.controls:
+        if not _is_proxied(frame):
             self._commands.append(Relay(frame.raw, 0, unsure=True))
 
     def _search_anonymously(self, frame: Frame) -> None:
@@ -370,19 +377,26 @@ class Session:
 
     def _start_tls(self, frame: Frame) -> None:
         """RFC 4511 section 4.14; octets behind the request were sent without waiting, or injected."""
-        if self._behind:
-            self._disconnect(ldap.PROTOCOL_ERROR, "Octets behind a StartTLS request.")
-        elif self._tls or self.state is not State.ANONYMOUS or not self._quiet():
-            self._answer(frame, ldap.OPERATIONS_ERROR, "StartTLS comes once, first.", ldap.OID_START_TLS)
+        oid = ldap.OID_START_TLS
+        if self._tls or self.state is not State.ANONYMOUS or self._owed():
+            self._answer(frame, ldap.OPERATIONS_ERROR, "StartTLS comes once, first.", oid)
         elif not self._rules.starttls:
-            self._answer(frame, ldap.PROTOCOL_ERROR, "StartTLS is not offered here.", ldap.OID_START_TLS)
+            self._answer(frame, ldap.PROTOCOL_ERROR, "StartTLS is not offered here.", oid)
         elif any(control.critical for control in frame.controls):
-            self._answer(
-                frame, ldap.UNAVAILABLE_CRITICAL_EXTENSION, "The control is unknown for StartTLS.", ldap.OID_START_TLS
-            )
+            self._answer(frame, ldap.UNAVAILABLE_CRITICAL_EXTENSION, "The control is unknown for StartTLS.", oid)
+        elif self._behind:
+            self._disconnect(ldap.PROTOCOL_ERROR, _INJECTED)
         else:
-            self._answer(frame, ldap.SUCCESS, "", ldap.OID_START_TLS)
+            self._answer(frame, ldap.SUCCESS, "", oid)
             self._commands.append(BeginTls())
+            self._handshaking = True
+
+    def _owed(self) -> bool:
+        """Whether the directory owes an answer, or will when the commands so far are performed."""
+        for command in reversed(self._commands):
+            if isinstance(command, Relay | DropDirectory):
+                return isinstance(command, Relay)
+        return not self._quiet()
 
     def _answer(self, frame: Frame, code: int, text: str, oid: bytes = b"") -> None:
         self._commands.append(Send(ldap.result(frame.id, frame.tag, code, text, oid)))
@@ -407,6 +421,7 @@ class Session:
 
     def _tls_started(self, _event: TlsStarted) -> None:
         self._tls = True
+        self._handshaking = False
 
     def _client_left(self, _event: ClientLeft) -> None:
         if self.state is State.BINDING:
@@ -445,6 +460,11 @@ class Session:
         self._buffer = bytearray()
         self._held = []
         self._held_octets = 0
+
+
+def _is_proxied(frame: Frame) -> bool:
+    """Whether it asks to be performed as somebody else."""
+    return any(control.oid in ldap.PROXIED_AUTHORIZATION for control in frame.controls)
 
 
 _EVENTS: Final[dict[type, Callable[..., None]]] = {

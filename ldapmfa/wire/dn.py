@@ -73,9 +73,9 @@ def _value(text: str, pos: int) -> tuple[str, int]:
     if found := _HEX.match(text, pos):
         octets = bytes.fromhex(found[1])
         try:
-            _, start, stop = ber.element(octets, 0, len(octets))
-        except ber.BerError as broken:
-            raise DnError("a #value that is not BER") from broken
+            [(_, start, stop)] = ber.children(octets, 0, len(octets))
+        except ValueError as broken:
+            raise DnError("a #value that is not one BER element") from broken
         return _at_separator(text, found.end(), octets[start:stop])
     collected = bytearray()
     quoted = text[pos : pos + 1] == '"'

@@ -50,8 +50,10 @@ NOT_FINAL: Final = frozenset({SEARCH_ENTRY, SEARCH_REFERENCE, INTERMEDIATE_RESPO
 SUCCESS: Final = 0
 OPERATIONS_ERROR: Final = 1
 PROTOCOL_ERROR: Final = 2
+SIZE_LIMIT_EXCEEDED: Final = 4
 AUTH_METHOD_NOT_SUPPORTED: Final = 7
 STRONGER_AUTH_REQUIRED: Final = 8
+REFERRAL: Final = 10
 UNAVAILABLE_CRITICAL_EXTENSION: Final = 12
 CONFIDENTIALITY_REQUIRED: Final = 13
 NO_SUCH_OBJECT: Final = 32
@@ -73,6 +75,8 @@ OID_TURN: Final = b"1.3.6.1.1.19"
 PROXIED_AUTHORIZATION: Final = frozenset({b"2.16.840.1.113730.3.4.18", b"2.16.840.1.113730.3.4.12"})
 
 MAX_MESSAGE_ID: Final = 2**31 - 1
+#: An attribute description or selector, to the letter; a directory may take an odd one for the name it resembles.
+_WANTED: Final = re.compile(rb"[a-z0-9.;*+-]+", re.IGNORECASE)
 _NUMERIC_OID: Final = re.compile(rb"[0-2](?:\.(?:0|[1-9][0-9]*))+")
 
 
@@ -111,7 +115,7 @@ def read_frame(data: bytes | bytearray, pos: int, limit: int) -> Frame | int:
     if start < end and start < stop and data[start] != ber.INTEGER:
         raise BerError("a message that does not start with a message id")
     if stop > end:
-        return stop - pos
+        return stop - pos if start < end else start - pos + 1
     id_start, id_stop = ber.expect(data, start, stop, ber.INTEGER)
     message_id = ber.integer(data, id_start, id_stop)
     if message_id < 0:
@@ -196,8 +200,8 @@ class Answers:
                     data[body]  # is the length whole?
                     length = int.from_bytes(data[pos + 2 : body], "big")
                 id_length = data[body + 1]
-                if data[body] != 0x02 or not 1 <= id_length <= 4:
-                    raise BerError("a message from the directory without a message id")
+                if data[body] != 0x02 or not 1 <= id_length <= 4 or length < id_length + 4:
+                    raise BerError("a message from the directory without a message id and an operation")
                 tag = data[body + 2 + id_length]
             except IndexError:
                 self._head = data[pos:]
@@ -276,7 +280,9 @@ def reads_root_dse(frame: Frame) -> bool:
         and scope == b"\x00"
         and present.lower() == b"objectclass"
         and all(
-            tag == ber.OCTET_STRING and data[start:stop].lower().partition(b";")[0].strip() != b"netlogon"
+            tag == ber.OCTET_STRING
+            and _WANTED.fullmatch(data, start, stop)
+            and data[start:stop].lower().partition(b";")[0] != b"netlogon"
             for tag, start, stop in attributes
         )
     )

@@ -67,6 +67,7 @@ class Proxy:
     exempt: str | None = None
     service: bool = False
     runs: tuple = (str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "--reactor=ldapmfa", "ldapmfa")
+    text: str = ""
     tokens: dict = field(default_factory=dict)
     host: str = "127.0.0.1"
 
@@ -91,7 +92,10 @@ class Proxy:
         exempt = self.exempt or self.directory.user("svc-app").dn
         tables += ["[[exempt]]", f"account = {json.dumps(exempt)}", 'networks = ["127.0.0.0/8"]', self.extra]
         self.config = self.path / "ldapmfa.toml"
-        self.config.write_text("\n".join(tables) + "\n")
+        text = "\n".join(tables) + "\n"
+        if self.text:
+            text = self.text.format(port=self.port, uri=self.directory.uri)
+        self.config.write_text(text)
         if not (self.path / "store.key").exists():
             Seal.create(self.path / "store.key", entropy=os.urandom)
         self.log = self.path / "proxy.log"
@@ -140,14 +144,18 @@ class Proxy:
             return pool.submit(asyncio.run, run()).result()
 
     def enrol(self, name, kind="hotp"):
-        """A pending enrolment of the account called `name` in people."""
+        """A pending enrolment of the account called `name` in people; its token is kept."""
+        self.tokens[name] = self.enrol_account(self.directory.user(name).account, kind)
+        return self.tokens[name]
+
+    def enrol_account(self, account, kind="hotp"):
+        """A pending enrolment of whoever has this sAMAccountName or uid."""
         token = Token(os.urandom(20), kind)
         parameters = {"algorithm": "sha1", "digits": 6, **({"period": 30} if kind == "totp" else {})}
         new = NewCredential(kind, Secret(token.secret), parameters)
-        owner = Pending("default", "account", self.directory.user(name).account)
-        change = AccountChanged(at=time.time(), action="enrolled", account=name, actor="test")
+        owner = Pending("default", "account", account)
+        change = AccountChanged(at=time.time(), action="enrolled", account=account, actor="test")
         self.with_store(lambda store: store.enrol(owner, new, "test", change))
-        self.tokens[name] = token
         return token
 
     def typed(self, name):

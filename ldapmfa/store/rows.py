@@ -1,0 +1,224 @@
+"""What the store gives out, and the queries whose rows become it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from sqlalchemy import func, select
+
+from ldapmfa.store.schema import ACCOUNTS, FACTORS, PENDING, RECOVERY_CODES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sqlalchemy import ColumnElement, Row, Select
+
+    from ldapmfa.audit import AccountChanged, LoginEnded
+    from ldapmfa.core.login import CodeResult
+
+#: Characters of a text from outside that are kept; a typed name may be as long as a message.
+TEXT_LIMIT: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What became of a code; `factor` is the kind that accepted it."""
+
+    result: CodeResult
+    factor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Whether an account has a factor or one that waits for it, and whether wrong codes have locked it."""
+
+    enrolled: bool
+    locked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An owner nobody has seen yet: the account of `directory` whose `attribute` has this very `value`.
+
+    `account` stands for sAMAccountName or uid. The store normalises the value.
+    """
+
+    directory: str
+    attribute: Literal["dn", "userPrincipalName", "account"]
+    value: str
+
+    @property
+    def key(self) -> str:
+        """What stands for an account's key until there is one."""
+        return f"pending/{self.directory}/{self.attribute}/{self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class FactorRow:
+    """An enrolled factor as the operator sees it; `account` is None while pending, `codes_left` counts printed ones."""
+
+    id: str
+    kind: str
+    label: str
+    account: str | None
+    created: float
+    last_used: float | None
+    parameters: Mapping[str, Any]
+    codes_left: int
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRow:
+    """An enrolment that waits for `owner` until `expires`."""
+
+    owner: Pending
+    expires: float
+    factor: FactorRow
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRow:
+    """An account as the operator sees it; `locked_until` is None unless it is locked now, `factors` are kinds."""
+
+    key: str
+    directory: str
+    dn: str
+    upn: str | None
+    accounts: tuple[str, ...]
+    factors: tuple[str, ...]
+    wrong_codes: int
+    locked_until: float | None
+    first_seen: float
+    last_login: float | None
+
+
+@dataclass(slots=True)
+class Held:
+    """A factor's row with its codes, still sealed; `pending` is the owner it waits for."""
+
+    id: str
+    kind: str
+    sealed: bytes
+    parameters: Mapping[str, Any]
+    position: int
+    drift: int
+    account: str | None
+    pending: Pending | None
+    unused: set[str] = field(default_factory=set)
+    used: set[str] = field(default_factory=set)
+
+    @property
+    def row(self) -> str:
+        """The name of the row that the secret is bound to."""
+        owner = self.account if self.account is not None else self.pending.key if self.pending else ""
+        return row_name(self.id, self.kind, owner)
+
+
+def row_name(factor_id: str, kind: str, owner: str) -> str:
+    """What a secret is bound to: its row, its kind and whose it is."""
+    return f"factor/{factor_id}/{kind}/{owner}"
+
+
+def plain(text: str) -> str:
+    """`text` as every database takes it: without NUL and lone surrogates, and not endless."""
+    return text[:TEXT_LIMIT].replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def fields(event: LoginEnded | AccountChanged) -> dict[str, Any]:
+    """`event` as a row."""
+    return {name: plain(value) if isinstance(value, str) else value for name, value in asdict(event).items()}
+
+
+def held_factors(*conditions: ColumnElement[bool]) -> Select[Any]:
+    """Factors for `held`: one row for each code, those pending last."""
+    return (
+        select(FACTORS, PENDING, RECOVERY_CODES.c.hash, RECOVERY_CODES.c.used_at)
+        .select_from(FACTORS.outerjoin(PENDING).outerjoin(RECOVERY_CODES, RECOVERY_CODES.c.factor_id == FACTORS.c.id))
+        .where(*conditions)
+        .order_by(FACTORS.c.account_key.is_(None), FACTORS.c.created, FACTORS.c.id)
+    )
+
+
+def held(rows: Iterable[Row[Any]]) -> list[Held]:
+    """Rows of `held_factors`, one for each code, as factors with their codes."""
+    factors: dict[str, Held] = {}
+    for row in rows:
+        if row.id not in factors:
+            factors[row.id] = Held(
+                id=row.id,
+                kind=row.kind,
+                sealed=row.sealed,
+                parameters=row.parameters,
+                position=row.position,
+                drift=row.drift,
+                account=row.account_key,
+                pending=None if row.attribute is None else Pending(row.directory, row.attribute, row.value),
+            )
+        if row.hash is not None:
+            (factors[row.id].unused if row.used_at is None else factors[row.id].used).add(row.hash)
+    return list(factors.values())
+
+
+def listed_factors(*conditions: ColumnElement[bool]) -> Select[Any]:
+    """Factors for `factor_row`, without their secrets, oldest first."""
+    left = (
+        select(func.count())
+        .where(RECOVERY_CODES.c.factor_id == FACTORS.c.id, RECOVERY_CODES.c.used_at.is_(None))
+        .scalar_subquery()
+    )
+    shown = (column for column in FACTORS.c if column is not FACTORS.c.sealed)
+    return (
+        select(*shown, PENDING, left.label("codes_left"))
+        .select_from(FACTORS.outerjoin(PENDING))
+        .where(*conditions)
+        .order_by(FACTORS.c.created, FACTORS.c.id)
+    )
+
+
+def factor_row(row: Row[Any]) -> FactorRow:
+    """A row of `listed_factors` as the operator sees it."""
+    return FactorRow(
+        id=row.id,
+        kind=row.kind,
+        label=row.label,
+        account=row.account_key,
+        created=row.created,
+        last_used=row.last_used,
+        parameters=row.parameters,
+        codes_left=row.codes_left,
+    )
+
+
+def listed_accounts(*conditions: ColumnElement[bool]) -> Select[Any]:
+    """Accounts for `account_rows`: one row for each factor."""
+    return (
+        select(ACCOUNTS, FACTORS.c.kind)
+        .select_from(ACCOUNTS.outerjoin(FACTORS))
+        .where(*conditions)
+        .order_by(ACCOUNTS.c.key, FACTORS.c.created, FACTORS.c.id)
+    )
+
+
+def account_rows(rows: Iterable[Row[Any]], now: float) -> list[AccountRow]:
+    """Rows of `listed_accounts`, one for each factor, as accounts with their factors."""
+    kinds: dict[str, list[str]] = {}
+    accounts: dict[str, Row[Any]] = {}
+    for row in rows:
+        accounts[row.key] = row
+        kinds.setdefault(row.key, []).extend([row.kind] if row.kind is not None else [])
+    return [
+        AccountRow(
+            key=key,
+            directory=row.directory,
+            dn=row.dn,
+            upn=row.upn,
+            accounts=tuple(row.accounts),
+            factors=tuple(kinds[key]),
+            wrong_codes=row.wrong_codes,
+            locked_until=row.locked_until if row.locked_until is not None and row.locked_until > now else None,
+            first_seen=row.first_seen,
+            last_login=row.last_login,
+        )
+        for key, row in accounts.items()
+    ]

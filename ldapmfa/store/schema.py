@@ -1,0 +1,152 @@
+"""The tables, the same for SQLite and PostgreSQL; a change here needs a migration beside it.
+
+Times are seconds since the epoch. Text from outside is kept as `ldapmfa.store.plain` makes it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+
+METADATA: Final = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+#: SQLite counts only an INTEGER primary key by itself.
+_NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
+
+#: Whom the directory confirmed at least once, or an operator enrolled. `accounts` is sAMAccountName or uid.
+ACCOUNTS: Final = Table(
+    "accounts",
+    METADATA,
+    Column("key", Text, primary_key=True),
+    Column("directory", Text, nullable=False),
+    Column("dn", Text, nullable=False),
+    Column("upn", Text),
+    Column("accounts", JSON, nullable=False),
+    Column("wrong_codes", Integer, nullable=False),
+    Column("locked_until", Float),
+    Column("first_seen", Float, nullable=False),
+    Column("last_login", Float),
+)
+
+#: What an account can be recognised by: its DN, userPrincipalName and account names, normalised.
+FORMS: Final = Table(
+    "forms",
+    METADATA,
+    Column("account_key", ForeignKey("accounts.key", ondelete="CASCADE"), primary_key=True),
+    Column("attribute", Text, primary_key=True),
+    Column("value", Text, primary_key=True),
+    Column("directory", Text, nullable=False),
+    Index(None, "directory", "value"),
+)
+
+#: Which account the last success under a typed name was.
+NAMES: Final = Table(
+    "names",
+    METADATA,
+    Column("directory", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("account_key", ForeignKey("accounts.key", ondelete="CASCADE"), nullable=False, index=True),
+    Column("seen", Float, nullable=False),
+)
+
+#: Enrolled factors; without an account until a pending enrolment is claimed.
+FACTORS: Final = Table(
+    "factors",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("account_key", ForeignKey("accounts.key", ondelete="CASCADE"), index=True),
+    Column("kind", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("parameters", JSON, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("drift", Integer, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("last_used", Float),
+)
+
+#: Keyed hashes of printed codes.
+RECOVERY_CODES: Final = Table(
+    "recovery_codes",
+    METADATA,
+    Column("factor_id", ForeignKey("factors.id", ondelete="CASCADE"), primary_key=True),
+    Column("hash", Text, primary_key=True),
+    Column("used_at", Float),
+)
+
+#: Factors enrolled before their owner was ever seen: for the account whose attribute has this very value.
+PENDING: Final = Table(
+    "pending",
+    METADATA,
+    Column("factor_id", ForeignKey("factors.id", ondelete="CASCADE"), primary_key=True),
+    Column("directory", Text, nullable=False),
+    Column("attribute", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("expires", Float, nullable=False),
+    CheckConstraint("attribute IN ('dn', 'userPrincipalName', 'account')", name="attribute"),
+    Index(None, "directory", "value"),
+)
+
+#: `ldapmfa.audit.LoginEnded`, field by field; it outlives its account.
+LOGINS: Final = Table(
+    "logins",
+    METADATA,
+    Column("id", _NUMBER, primary_key=True),
+    Column("at", Float, nullable=False, index=True),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("result", Integer, nullable=False),
+    Column("reference", Text, nullable=False, index=True),
+    Column("listener", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("directory", Text, nullable=False),
+    Column("account", Text, index=True),
+    Column("dn", Text),
+    Column("factor", Text),
+    Column("directory_ms", Float, nullable=False),
+    Column("factor_ms", Float, nullable=False),
+    Column("total_ms", Float, nullable=False),
+)
+
+#: `ldapmfa.audit.AccountChanged`, field by field.
+CHANGES: Final = Table(
+    "changes",
+    METADATA,
+    Column("id", _NUMBER, primary_key=True),
+    Column("at", Float, nullable=False, index=True),
+    Column("action", Text, nullable=False),
+    Column("account", Text, nullable=False, index=True),
+    Column("actor", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+)
+
+#: What the store knows about itself; now a sealed canary that shows whether the key file is the right one.
+META: Final = Table(
+    "meta",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
