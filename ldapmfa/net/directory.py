@@ -104,6 +104,10 @@ class Link(protocol.Protocol):
         self._buffer = bytearray()
         self._asked: _Asked | None = None
         self._open = False
+        self._touched = False  # whether anything came since we asked
+        self._ending = False  # whether the message that has begun is the last one to be passed on
+        self._garbled = False
+        self._lingering: Any = None
         self._why = "the directory closed the connection"
 
     # -- what Twisted calls
@@ -123,15 +127,22 @@ class Link(protocol.Protocol):
         if self._sink is None:
             self._converse(data)
             return
-        try:
-            boundary = self._answers.feed(data)
-        except BerError as broken:
-            self._break(str(broken))
-            return
-        self._sink.answers_came(data, boundary)
+        while data and self._sink:
+            size = self._answers.wanted if self._ending else len(data)
+            piece, data = data[:size], data[size:]
+            try:
+                boundary = self._answers.feed(piece)
+            except BerError as broken:
+                self._garbled = True
+                self._break(str(broken))
+                return
+            self._sink.answers_came(piece, boundary)
 
     def connectionLost(self, _reason: object = None) -> None:
         """The connection is gone."""
+        if self._lingering:
+            self._lingering.cancel()
+            self._lingering = None
         if self._open:
             self._open = False
             self._gone()
@@ -146,7 +157,7 @@ class Link(protocol.Protocol):
     @property
     def at_boundary(self) -> bool:
         """Whether what was relayed from it ends with a whole message."""
-        return self._answers.at_boundary
+        return self._answers.at_boundary and not self._garbled
 
     @property
     def noticed(self) -> bool:
@@ -205,6 +216,10 @@ class Link(protocol.Protocol):
         """Read from the directory again."""
         self.transport.resumeProducing()
 
+    def end_with_message(self) -> None:
+        """Pass the message that has begun on to its end, in a piece of its own, and nothing after it."""
+        self._ending = True
+
     def close(self) -> None:
         """End the link: nothing that comes from it is passed on any more."""
         if not self._open:
@@ -214,9 +229,13 @@ class Link(protocol.Protocol):
         self._gone(by_us=True)
         self.transport.unregisterProducer()
         self.transport.write(ldap.message(1, ldap.UNBIND))
-        self.transport.loseConnection()
         # a directory that does not read keeps no socket of ours
-        self._clock.callLater(_LINGER, self.transport.abortConnection)
+        self._lingering = self._clock.callLater(_LINGER, self._stop_lingering)
+        self.transport.loseConnection()
+
+    def _stop_lingering(self) -> None:
+        self._lingering = None
+        self.transport.abortConnection()
 
     # -- for a login
 
@@ -233,6 +252,7 @@ class Link(protocol.Protocol):
         loop = asyncio.get_running_loop()
         self._asked = _Asked(message_id, ldap.RESPONSE_TO[operation[0]], loop.create_future(), [])
         asked = self._asked.done
+        self._touched = False
         self.transport.write(ldap.message(message_id, operation, controls))
         timer = self._clock.callLater(self._timeout, self._break, "the directory did not answer in time")
         try:
@@ -245,11 +265,13 @@ class Link(protocol.Protocol):
         """Encrypt from here on; what came in clear text behind the agreement is an injection (A38)."""
         if self._buffer:
             self._break("the directory sent more in clear text than its agreement to StartTLS")
+        if not self._open:
             raise LinkLost(self._why)
         self.transport.startTLS(context)
 
     def _converse(self, data: bytes) -> None:
         self._buffer += data
+        self._touched = True
         try:
             while self._buffer:
                 frame = ldap.read_frame(self._buffer, 0, _LONGEST_ANSWER)
@@ -283,8 +305,7 @@ class Link(protocol.Protocol):
     def _gone(self, *, by_us: bool = False) -> None:
         asked, self._asked = self._asked, None
         if asked and not asked.done.done():
-            untouched = not asked.entries and not self._buffer
-            asked.done.set_exception(LinkLost(self._why, untouched=untouched))
+            asked.done.set_exception(LinkLost(self._why, untouched=not self._touched))
             if by_us:
                 asked.done.exception()  # whoever waited for it is gone; it is no "never retrieved" error
         sink, self._sink = self._sink, None
@@ -393,13 +414,15 @@ class Directory:
         of an answer, is the bind sent again, on a fresh one.
         """
         operation = ldap.bind_request(name, password.reveal())
-        if link is not None and link.quiet and link.alive:
+        if link is not None and link.quiet:
             link.detach()
             try:
                 return link, await self._bind(link, operation, message_id, controls)
             except LinkLost as lost:
                 if not lost.untouched or not link.used:
                     raise
+        elif link is not None:
+            link.close()
         link = await self.connect()
         return link, await self._bind(link, operation, message_id, controls)
 

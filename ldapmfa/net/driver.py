@@ -299,7 +299,7 @@ class Login:
             raise DirectoryDown("the link that was bound is gone")
         password, self._password = self._password, None
         found = await self._directory.identify(self._link, self._bind.raw_name, password)
-        self._directory_took += self._since(began)
+        self._directory_took = round(self._directory_took + self._since(began), 3)
         if isinstance(found, Identity):
             self._identity = found
         return found

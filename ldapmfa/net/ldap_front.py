@@ -25,7 +25,7 @@ from ldapmfa.core import session
 from ldapmfa.core.login import Attempt
 from ldapmfa.core.policy import Policy
 from ldapmfa.core.session import Rules, Session, State
-from ldapmfa.errors import DirectoryDown
+from ldapmfa.errors import DirectoryDown, LdapMfaError
 from ldapmfa.net import driver
 from ldapmfa.net.directory import Directory, Link
 from ldapmfa.net.proxy_protocol import address_of
@@ -96,11 +96,12 @@ class LdapFront(protocol.Protocol):
         self._link: Link | None = None
         self._draining: Link | None = None  # dropped in the middle of a message: carries that one to its end
         self._drained: list[asyncio.Future[None]] = []
-        self._unsent: list[bytes] = []  # our answers, waiting for a boundary
+        self._unsent = bytearray()  # our answers, waiting for a boundary
         self._closing = False
         self._login: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._unrelayed: list[session.Relay] = []
+        self._unrelayed: list[session.Relay] = []  # waiting for a link
+        self._unrelayed_octets = 0
         self._unread: set[str] = set()
         self._timers: dict[str, Any] = {}
         self._accounted = 0
@@ -131,7 +132,12 @@ class LdapFront(protocol.Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """The client sent something."""
-        self._perform(self.session.receive(data))
+        if self._refused:
+            return
+        commands = self.session.receive(data)
+        if commands:
+            self._disarm("frame")  # a request was finished; the time for the next begins
+        self._perform(commands)
         self._account()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
@@ -182,9 +188,11 @@ class LdapFront(protocol.Protocol):
             self._end_draining()
             return
         if self._unsent and boundary >= 0:
-            data = b"".join((data[:boundary], *self._unsent, data[boundary:]))
-            self._unsent = []
-        self.transport.write(data)
+            data = b"".join((data[:boundary], self._take_unsent(), data[boundary:]))
+            self.transport.write(data)
+            self._account()
+        else:
+            self.transport.write(data)
         if link and link.noticed:
             self._perform(self.session.handle(session.DirectoryLeft(noticed=True)))
 
@@ -242,24 +250,45 @@ class LdapFront(protocol.Protocol):
             self._relay(run)
 
     def _send(self, command: session.Send) -> None:
+        if self._closing:
+            return
         if self._draining or (self._link and not self._link.at_boundary):
-            self._unsent.append(command.raw)
+            self._unsent += command.raw
+            if len(self._unsent) > self._listener.rules.held_octets:
+                self.pause_reading("boundary")
         else:
             self.transport.write(command.raw)
 
+    def _take_unsent(self) -> bytes:
+        unsent, self._unsent = self._unsent, bytearray()
+        self.resume_reading("boundary")
+        return bytes(unsent)
+
     def _relay(self, command: session.Relay) -> None:
+        if self._closing:
+            return
         if self._link and self._opening is None:
             self._link.relay(command.raw, command.answers, unsure=command.unsure)
             return
         self._unrelayed.append(command)
-        if sum(len(relay.raw) for relay in self._unrelayed) > self._listener.rules.held_octets:
+        self._unrelayed_octets += len(command.raw)
+        if self._unrelayed_octets > self._listener.rules.held_octets:
             self._perform(self.session.handle(session.Overloaded("Too much is waiting for the directory.")))
         elif self._opening is None:
             self._opening = self._start(self._open())
 
-    def _start_login(self, command: session.StartLogin) -> None:
+    def _stop_opening(self) -> None:
         self._cancel("_opening")
-        self._unrelayed = []
+        self._take_unrelayed()
+
+    def _take_unrelayed(self) -> list[session.Relay]:
+        unrelayed, self._unrelayed, self._unrelayed_octets = self._unrelayed, [], 0
+        return unrelayed
+
+    def _start_login(self, command: session.StartLogin) -> None:
+        if self._closing:
+            return
+        self._stop_opening()
         link = None
         if self._link and self._link.quiet:
             link, self._link = self._link, None
@@ -312,18 +341,18 @@ class LdapFront(protocol.Protocol):
 
     def _login_over(self, login: driver.Login, task: asyncio.Task[None]) -> None:
         self._listener.budget.logins_used -= 1
-        if task.cancelled():
+        bug = None if task.cancelled() else task.exception()
+        if task.cancelled() or bug:
             login.abandon()  # it may never have begun
-        elif bug := task.exception():
-            self._listener.log.error("bug", reason=driver.where(bug))
+        if bug:
             self.abort()
+            self._listener.log.error("bug", reason=driver.where(bug))
 
     def _cancel_login(self, _command: session.CancelLogin) -> None:
         self._cancel("_login")
 
     def _drop_directory(self, _command: session.DropDirectory) -> None:
-        self._cancel("_opening")
-        self._unrelayed = []
+        self._stop_opening()
         self._drop()
 
     def _begin_tls(self, _command: session.BeginTls) -> None:
@@ -360,7 +389,7 @@ class LdapFront(protocol.Protocol):
     # -- the link
 
     def _quiet(self) -> bool:
-        return self._opening is None and (self._link is None or self._link.quiet)
+        return self._opening is None and self._draining is None and (self._link is None or self._link.quiet)
 
     def _attach(self, link: Link) -> None:
         link.attach(self)
@@ -374,16 +403,16 @@ class LdapFront(protocol.Protocol):
         try:
             await self._when_drained()
             self._attach(await self._listener.directory.connect())
-        except DirectoryDown as down:
+        except Exception as down:  # noqa: BLE001 - whatever broke, the client must not wait for ever
             self._opening = None
-            self._unrelayed = []
-            self._listener.log.warning("directory down", reason=str(down))
+            reason = str(down) if isinstance(down, LdapMfaError) else driver.where(down)
+            self._listener.log.warning("directory down", reason=reason)
             self._perform(self.session.handle(session.DirectoryLeft()))
             return
         self._opening = None
-        unrelayed, self._unrelayed = self._unrelayed, []
-        for relay in unrelayed:
+        for relay in self._take_unrelayed():
             self._relay(relay)
+        self._account()
 
     def _drop(self) -> None:
         """Let nothing run on the link any more, nor anything of it through but the end of a message begun."""
@@ -395,6 +424,7 @@ class LdapFront(protocol.Protocol):
             link.close()
         else:
             link.pause_by(None)
+            link.end_with_message()
             self._draining = link
             self._arm("drain", _LINGER, None)
 
@@ -407,9 +437,10 @@ class LdapFront(protocol.Protocol):
     def _end_draining(self) -> None:
         self._draining = None
         self._disarm("drain")
-        unsent, self._unsent = self._unsent, []
+        unsent = self._take_unsent()
         if not self._gone:
-            self.transport.write(b"".join(unsent))
+            self.transport.write(unsent)
+            self._account()
             if self._closing:
                 self._lose()
         for drained in self._drained:
@@ -419,13 +450,13 @@ class LdapFront(protocol.Protocol):
 
     def _cut_off(self) -> None:
         """A message was cut off in its middle: nothing can be said behind it."""
-        self._unsent = []
+        self._unsent.clear()
         self.transport.abortConnection()
 
     def _lose(self) -> None:
         self.transport.unregisterProducer()
-        self.transport.loseConnection()
         self._arm("close", _LINGER, None)
+        self.transport.loseConnection()
 
     # -- time, room, tasks
 
@@ -450,20 +481,24 @@ class LdapFront(protocol.Protocol):
             timer.cancel()
 
     def _account(self) -> None:
-        """Count what the session keeps against the process's budget; time what it waits for."""
-        budget, kept = self._listener.budget, self.session.buffered
+        """Count what is kept for the client against the process's budget; time what it waits for."""
+        budget, kept = self._listener.budget, self._kept()
         if kept != self._accounted:
+            grown = kept > self._accounted
             budget.octets_used += kept - self._accounted
             self._accounted = kept
-            if kept and budget.octets_used > budget.octets:
+            if grown and budget.octets_used > budget.octets:
                 self._perform(self.session.handle(session.Overloaded("The server is busy.")))
-                budget.octets_used -= self._accounted - self.session.buffered
-                self._accounted = self.session.buffered
+                budget.octets_used -= self._accounted - self._kept()
+                self._accounted = self._kept()
         if self.session.in_frame:
             if "frame" not in self._timers:
                 self._arm("frame", self._listener.frame_timeout, "A request was begun and not finished in time.")
         elif self._timers:
             self._disarm("frame")
+
+    def _kept(self) -> int:
+        return self.session.buffered + self._unrelayed_octets + len(self._unsent)
 
     def _start(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)

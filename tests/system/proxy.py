@@ -66,8 +66,9 @@ class Proxy:
     extra: str = ""
     exempt: str | None = None
     service: bool = False
-    runs: tuple = (str(Path(sys.executable).parent / "twistd"), "-n", "--pidfile=", "--reactor=ldapmfa", "ldapmfa")
+    runs: tuple = (sys.executable, "-m", "ldapmfa", "run")
     text: str = ""
+    python_path: str = str(ROOT)
     tokens: dict = field(default_factory=dict)
     host: str = "127.0.0.1"
 
@@ -104,7 +105,7 @@ class Proxy:
 
     def start(self):
         """Start the process; returns when it answers."""
-        environment = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
+        environment = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": self.python_path}
         self.process = Process([*self.runs, "--config", self.config], self.log, env=environment, cwd=self.path)
         self.process.wait_until(self.answers)
 
