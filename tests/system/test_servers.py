@@ -115,6 +115,7 @@ def test_changes_a_password(directory):
     directory.delete_user(user)
 
 
+@pytest.mark.filterwarnings("ignore:ssl.match_hostname:DeprecationWarning")  # ldap3's, with TLS on Python 3.11
 def test_witnesses_every_bind(directory):
     user = directory.user("dave")
     with directory.binds_seen() as seen:

@@ -27,7 +27,7 @@ def login(user: str, password: str) -> bool:
     if not password:  # ldap3 would raise, some directories would bind anonymously
         return False
     trust = Tls(validate=ssl.CERT_REQUIRED, ca_certs_file=CA_FILE)
-    # get_info=NONE: ldap3 would read the schema after the bind otherwise
+    # get_info=NONE: ldap3 would read the schema after each bind otherwise
     server = Server(URI, tls=trust, get_info=NONE, connect_timeout=5)
     service_password = Path(SERVICE_PASSWORD_FILE).read_text().strip()
     with Connection(server, SERVICE_ACCOUNT, service_password, auto_bind=True, auto_referrals=False,
