@@ -21,7 +21,7 @@ from ldapmfa import audit
 from ldapmfa.core.identity import Identity
 from ldapmfa.core.policy import Exempt, Policy
 from ldapmfa.core.secret import Secret
-from ldapmfa.core.session import Rules
+from ldapmfa.core.session import Rules, State
 from ldapmfa.errors import DirectoryDown
 from ldapmfa.factors import NewCredential
 from ldapmfa.factors.hotp import base32
@@ -126,6 +126,15 @@ def frames(data, limit=1 << 26):
     return found
 
 
+class Notebook(list):
+    """A store for tests in which nobody logs in: it keeps what it is told."""
+
+    note = list.append
+
+    async def close(self):
+        pass
+
+
 class Pipe:
     """One direction of a connection: a transport whose octets a test hands over."""
 
@@ -212,7 +221,10 @@ class ServedLink:
 
 
 class ScriptedDirectory(Directory):
-    """Behaves like OpenLDAP with a few accounts; `misbehave(link, frame)` may return other answers (None: as usual)."""
+    """Behaves like OpenLDAP with a few accounts; `misbehave(link, frame)` may return other answers (None: as usual).
+
+    What `holds(link, frame)` is true of waits for `release`.
+    """
 
     def __init__(self, settings, clock):
         ids = iter(range(1_000_000, 2_000_000))
@@ -225,15 +237,32 @@ class ScriptedDirectory(Directory):
         self.seen = []
         self.down = False
         self.misbehave = lambda link, frame: None
+        self.holds = lambda link, frame: False
+        self.held = []
 
     async def _connect_to(self, server):
         if self.down:
             raise DirectoryDown("the directory is down, says the test")
+        return self.serve(server)
+
+    def serve(self, server):
+        """A link to `server`, and its other end."""
         link = Link(server, self._reactor, self._chance, self.settings.response_timeout)
         self.served.append(ServedLink(self, link))
         return link
 
+    def release(self):
+        """Answer what was held, and hold nothing any more."""
+        self.holds = lambda link, frame: False
+        held, self.held = self.held, []
+        for link, frame in held:
+            for raw in self.reply(link, frame):
+                link.send(raw)
+
     def reply(self, link, frame):
+        if self.holds(link, frame):
+            self.held.append((link, frame))
+            return []
         scripted = self.misbehave(link, frame)
         if scripted is not None:
             return scripted
@@ -283,6 +312,11 @@ class Client:
         """Send in one segment."""
         self.front.dataReceived(b"".join(raw))
         self.world.serve()
+
+    @property
+    def came(self):
+        """The octets that came since the last time."""
+        return bytes(self.pipe.written[self._read :])
 
     def take(self):
         """The frames that came since the last time."""
@@ -336,7 +370,7 @@ class World:
     settings: DirectorySettings = field(
         default_factory=lambda: DirectorySettings("default", "default", (Server("directory.test", 389, ldaps=False),))
     )
-    store: Store | None = None
+    store: Store | Notebook = field(default_factory=Notebook)
     now: float = 1_700_000_000.0
     events: list = field(default_factory=list)
     logged: list = field(default_factory=list)
@@ -350,12 +384,16 @@ class World:
 
     async def open(self, **options):
         """Open the store, enrol alice and bob; everything else is there already."""
-        seal = Seal.create(self.path / "key", entropy=lambda size: bytes(size))
+        seal = Seal.create(self.path / "key", entropy=bytes)
         self.store = await Store.open(
             f"sqlite:///{self.path}/state.db", seal, clock=lambda: self.now, normalise_dn=dn.normalise, **options
         )
         for name in (ALICE, BOB):
             await self.enrol(name)
+        return self.assemble()
+
+    def assemble(self):
+        """The listener, with the store that there is."""
         references = (f"REF{number:05}" for number in range(100_000))
         doorway = Doorway(
             store=self.store,
@@ -396,6 +434,20 @@ class World:
         front.makeConnection(pipe)
         return Client(self, pipe, front)
 
+    def bound_client(self, **where):
+        """A client that is bound already, and the directory's end of its link: to look at the relay alone."""
+        client = self.client(**where)
+        link = self.directory.serve(self.settings.servers[0])
+        client.front.session.state = State.BOUND
+        client.front._attach(link)
+        client.front._disarm("bind")
+        return client, self.directory.served[-1]
+
+    @property
+    def links_open(self):
+        """How many links to the directory stand."""
+        return sum(link.pipe.open for link in self.directory.served)
+
     def next_code(self):
         """A code that was not used before: thirty seconds pass."""
         self.now += 30
@@ -406,7 +458,7 @@ class World:
 
     def serve(self):
         """Let the directory answer until it has nothing left to answer."""
-        while any([link.serve() for link in self.directory.served]):
+        while sum(link.serve() for link in self.directory.served):
             pass
 
     async def until(self, condition, seconds=5.0):
@@ -417,15 +469,16 @@ class World:
             self.serve()
             await asyncio.sleep(0)
 
+    async def over(self):
+        """Let everything run, but the clock, until no task is left."""
+        await self.until(lambda: not self.tasks)
+
     async def idle(self):
         """Let everything run, but the clock, until every login waits for the clock or has ended."""
         await self.until(lambda: all(self._at_rest(client) for client in self.clients))
 
     def _at_rest(self, front):
-        return front._login is None or len(self.clock.getDelayedCalls()) > 0 and any(
-            call.func.__qualname__.startswith("Future.cancel") or call.func.__name__ == "cancel"
-            for call in self.clock.getDelayedCalls()
-        )
+        return front._login is None or any(call.func.__name__ == "cancel" for call in self.clock.getDelayedCalls())
 
     def _keep(self, task):
         self.tasks.add(task)
@@ -443,5 +496,4 @@ class World:
             front.transport.cut()
         while self.tasks:
             await asyncio.wait(set(self.tasks))
-        if self.store:
-            await self.store.close()
+        await self.store.close()

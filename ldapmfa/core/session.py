@@ -440,7 +440,8 @@ class Session:
         if self.state is State.BINDING:
             self._stopping = True
         else:
-            self._disconnect(ldap.UNAVAILABLE, "The service is stopping.")
+            self._commands.append(Send(ldap.notice_of_disconnection(ldap.UNAVAILABLE, "The service is stopping.")))
+            self._end()
 
     def _overloaded(self, event: Overloaded) -> None:
         self._disconnect(event.code, event.reason)

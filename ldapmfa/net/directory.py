@@ -127,7 +127,7 @@ class Link(protocol.Protocol):
         if self._sink is None:
             self._converse(data)
             return
-        while data and self._sink:
+        while data and self._sink is not None:
             size = self._answers.wanted if self._ending else len(data)
             piece, data = data[:size], data[size:]
             try:

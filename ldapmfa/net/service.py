@@ -44,6 +44,9 @@ _FAREWELL: Final = 3.0
 #: Letters and digits of a reference code: none that can be taken for another.
 _LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
+#: Connections that may wait to be accepted, at each listener.
+_BACKLOG: Final = 1024
+
 WRONG_REACTOR: Final = (
     "ldapmfa needs Twisted's asyncio reactor. Type:\n"
     "    twistd --reactor=ldapmfa ldapmfa --config FILE    (asyncio on uvloop), or\n"
@@ -159,6 +162,13 @@ def code_form(config: Config, listen: Listen) -> CodeForm:
     return CodeForm(form.digits, form.delimiter.encode() if form.style == "delimiter" else None)
 
 
+def _with_backlog(endpoint: str) -> str:
+    """The endpoint string with room for a burst of connects, unless it says how much itself (Twisted's 50 stall one)."""
+    if endpoint.startswith("systemd:") or "backlog=" in endpoint:
+        return endpoint
+    return f"{endpoint}:backlog={_BACKLOG}"
+
+
 class LdapMfa(Service):
     """The proxy as a Twisted service. `failure` says why it could not start."""
 
@@ -223,8 +233,8 @@ class LdapMfa(Service):
         mistakes = []
         for number, listen in enumerate(config.listen):
             listener = self._listener(listen, doorway, budget, known[listen.directory])
-            endpoint = serverFromString(self._reactor, listen.endpoint)
             try:
+                endpoint = serverFromString(self._reactor, _with_backlog(listen.endpoint))
                 port = await endpoint.listen(self._factory(listen, listener)).asFuture(asyncio.get_running_loop())
             except Exception as failed:  # noqa: BLE001 - whatever an endpoint raises, it is a mistake in its string
                 mistakes.append(f"listen[{number}].endpoint: {listen.endpoint} can't be listened on: {failed}")

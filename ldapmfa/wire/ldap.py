@@ -169,6 +169,11 @@ class Answers:
         """Whether what was fed ends with a whole message, so that one of our own may follow."""
         return not self._skip and not self._head
 
+    @property
+    def wanted(self) -> int:
+        """How many octets certainly belong to the message that has begun and are still to come."""
+        return self._skip or len(self._head[:1])
+
     def feed(self, data: bytes) -> int:
         """Take the next octets of the stream; where in them the last boundary lies, -1 if there is none.
 
@@ -232,15 +237,20 @@ class Bind:
 
 SIMPLE: Final = 0x80
 SASL: Final = 0xA3
+#: In octets; no account's name comes near it, and to normalise a name takes time that grows with its square
+#: (NFKC has to sort the combining marks).
+LONGEST_NAME: Final = 4096
 
 
 def read_bind(frame: Frame) -> Bind:
-    """The BindRequest in `frame` (RFC 4511 section 4.2), read strictly."""
+    """The BindRequest in `frame` (RFC 4511 section 4.2), read strictly; a name longer than any is refused."""
     data, stop = frame.raw, frame.stop
     start, pos = ber.expect(data, frame.start, stop, ber.INTEGER)
     version = ber.integer(data, start, pos)
     start, pos = ber.expect(data, pos, stop, ber.OCTET_STRING)
     name = data[start:pos]
+    if len(name) > LONGEST_NAME:
+        raise BerError(f"a name of {len(name)} octets")
     method, start, pos = ber.element(data, pos, stop)
     if pos != stop:
         raise BerError("octets behind the authentication choice")

@@ -149,15 +149,27 @@ class Proxy:
         self.tokens[name] = self.enrol_account(self.directory.user(name).account, kind)
         return self.tokens[name]
 
+    def enrol_many(self, names):
+        """As `enrol`, for many at once."""
+        accounts = {name: self.directory.user(name).account for name in names}
+        self.tokens |= dict(zip(accounts, self._enrol(accounts.values(), "hotp"), strict=True))
+
     def enrol_account(self, account, kind="hotp"):
         """A pending enrolment of whoever has this sAMAccountName or uid."""
-        token = Token(os.urandom(20), kind)
+        return self._enrol([account], kind)[0]
+
+    def _enrol(self, accounts, kind):
+        tokens = {account: Token(os.urandom(20), kind) for account in accounts}
         parameters = {"algorithm": "sha1", "digits": 6, **({"period": 30} if kind == "totp" else {})}
-        new = NewCredential(kind, Secret(token.secret), parameters)
-        owner = Pending("default", "account", account)
-        change = AccountChanged(at=time.time(), action="enrolled", account=account, actor="test")
-        self.with_store(lambda store: store.enrol(owner, new, "test", change))
-        return token
+
+        async def enrol(store):
+            for account, token in tokens.items():
+                new = NewCredential(kind, Secret(token.secret), parameters)
+                change = AccountChanged(at=time.time(), action="enrolled", account=account, actor="test")
+                await store.enrol(Pending("default", "account", account), new, "test", change)
+
+        self.with_store(enrol)
+        return list(tokens.values())
 
     def typed(self, name):
         """What the user types: password and a fresh code. Enrols at first."""

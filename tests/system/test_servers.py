@@ -132,10 +132,13 @@ def test_listens_on_loopback_only(directory):
     assert all(address.startswith("127.") for address in ours)
 
 
-def test_keeps_its_data_over_a_restart(slapd10k):
-    slapd10k.restart()
+def test_keeps_data_and_witness_over_a_restart(slapd10k):
     user = slapd10k.user("alice")
-    assert slapd10k.bind(user.dn, user.password)["result"] == 0
+    with slapd10k.binds_seen() as seen:
+        assert slapd10k.bind(user.dn, user.password)["result"] == 0
+        slapd10k.restart()
+        assert slapd10k.bind(user.dn, user.password)["result"] == 0
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize("variable", ["CI=true", "LDAPMFA_REQUIRE_ALL=1", ""])

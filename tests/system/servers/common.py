@@ -14,6 +14,7 @@ import hashlib
 import ipaddress
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -328,6 +329,31 @@ class Bind:
     """The LDAP result code; on Samba 0 or 49, as its log tells of authentications, not of LDAP."""
     detail: str = ""
     """Samba's NTSTATUS, OpenLDAP's diagnostic text."""
+
+
+def binds_in(log: Path, bind_line: re.Pattern[str], result_line: re.Pattern[str]) -> list[Bind]:
+    """The binds of a log that has a line when a request was read and another when its result was sent.
+
+    Both patterns begin with two groups that tell connection and operation apart; then comes the name, or the result
+    code and perhaps a text. Waits a moment for binds under way: the client may have the answer before the log has.
+    """
+    deadline = time.monotonic() + 2
+    while True:
+        binds: list[Bind | None] = []
+        unanswered: dict[tuple[str, str], tuple[int, str]] = {}  # a restarted server counts from the beginning again
+        for line in log.read_text(errors="replace").splitlines():
+            if found := bind_line.search(line):
+                connection, operation, name = found.groups()
+                unanswered[connection, operation] = len(binds), name
+                binds.append(None)
+            elif found := result_line.search(line):
+                connection, operation, code, *text = found.groups()
+                place, name = unanswered.pop((connection, operation), (None, ""))
+                if place is not None:
+                    binds[place] = Bind(name, int(code), *text)
+        if not unanswered or time.monotonic() > deadline:
+            return [bind for bind in binds if bind]
+        time.sleep(0.01)
 
 
 class Directory:

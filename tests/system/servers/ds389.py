@@ -12,7 +12,6 @@ import pwd
 import re
 import secrets
 import shutil
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -32,6 +31,7 @@ from .common import (
     User,
     answers_ldap,
     answers_tcp,
+    binds_in,
     copy_tree,
     digest_of,
     free_port,
@@ -196,6 +196,7 @@ class Ds389(Directory):
         with self.admin() as admin:  # through the server, so that the memberOf plug-in sees them
             add_groups(admin)
         self.stop()
+        (self.directory / "log" / "access").unlink()
 
     def _use_own_certificates(self, log: Path) -> None:
         made = self.directory / "tls"
@@ -228,18 +229,7 @@ class Ds389(Directory):
     # -- the witness
 
     def bind_log(self) -> list[Bind]:
-        deadline = time.monotonic() + 2
-        while True:
-            binds: dict[tuple[str, str], Bind | str] = {}
-            for line in (self.directory / "log" / "access").read_text(errors="replace").splitlines():
-                if bind := BIND_LINE.search(line):
-                    binds[bind[1], bind[2]] = bind[3]
-                elif (result := RESULT_LINE.search(line)) and isinstance(dn := binds.get((result[1], result[2])), str):
-                    binds[result[1], result[2]] = Bind(dn, int(result[3]))
-            done = [bind for bind in binds.values() if isinstance(bind, Bind)]
-            if len(done) == len(binds) or time.monotonic() > deadline:
-                return done
-            time.sleep(0.01)
+        return binds_in(self.directory / "log" / "access", BIND_LINE, RESULT_LINE)
 
     # -- the administrator
 

@@ -21,6 +21,7 @@ from .common import (
     User,
     answers_ldap,
     answers_tcp,
+    binds_in,
     free_port,
     make_certificates,
     program,
@@ -94,7 +95,7 @@ ppolicy_use_lockout
 {extra_database}
 """
 
-BIND_LINE = re.compile(r'conn=(\d+) op=(\d+) BIND dn="(.*)" method=(\d+)$')
+BIND_LINE = re.compile(r'conn=(\d+) op=(\d+) BIND dn="(.*)" method=\d+$')
 RESULT_LINE = re.compile(r"conn=(\d+) op=(\d+) RESULT tag=97 err=(\d+).* text=(.*)$")
 
 Attributes = dict[str, "str | bytes | list[str]"]
@@ -187,19 +188,7 @@ class Slapd(Directory):
     # -- the witness
 
     def bind_log(self) -> list[Bind]:
-        # the request is logged when it is read, the result after it was sent: wait for those under way
-        deadline = time.monotonic() + 2
-        while True:
-            binds: dict[tuple[str, str], Bind | str] = {}
-            for line in self.log.read_text(errors="replace").splitlines():
-                if bind := BIND_LINE.search(line):
-                    binds[bind[1], bind[2]] = bind[3]
-                elif (result := RESULT_LINE.search(line)) and isinstance(dn := binds.get((result[1], result[2])), str):
-                    binds[result[1], result[2]] = Bind(dn, int(result[3]), result[4])
-            done = [bind for bind in binds.values() if isinstance(bind, Bind)]
-            if len(done) == len(binds) or time.monotonic() > deadline:
-                return done
-            time.sleep(0.01)
+        return binds_in(self.log, BIND_LINE, RESULT_LINE)
 
     # -- the administrator
 

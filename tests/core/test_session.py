@@ -1,0 +1,651 @@
+"""One client's conversation, rule by rule; then whatever octets and events there are."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from playbook import (
+    ORDINARY,
+    Answer,
+    Notice,
+    Playbook,
+    abandon,
+    add,
+    answer,
+    bind,
+    compare,
+    control,
+    delete,
+    extended,
+    message,
+    modify,
+    octets,
+    read_root,
+    rename,
+    sasl,
+    search,
+    start_tls,
+    tlv,
+    unbind,
+)
+
+from ldapmfa.core.secret import CodeForm, Secret
+from ldapmfa.core.session import (
+    RULES,
+    BeginTls,
+    BindRefused,
+    CancelLogin,
+    ClientLeft,
+    Close,
+    DirectoryLeft,
+    DropDirectory,
+    LoginEnded,
+    Overloaded,
+    Relay,
+    Report,
+    Request,
+    Rules,
+    Send,
+    Session,
+    StartLogin,
+    State,
+    StopRequested,
+    TlsStarted,
+)
+from ldapmfa.wire import ldap
+
+FAST = settings(deadline=None, max_examples=150)
+OK = answer(1, 0x61, 0)
+NO = answer(1, 0x61, 49, "no")
+WHO_AM_I = "1.3.6.1.4.1.4203.1.11.3"
+OFFERED = Rules(starttls=True)
+FAST_BIND = "1.2.840.113556.1.4.1781"
+TURN = "1.3.6.1.1.19"
+GONE = (DropDirectory(), Close())
+
+
+def started(message_id, name="cn=ann", typed="secret123456", controls=b""):
+    return StartLogin(message_id, octets(name), Secret(octets(typed)), controls)
+
+
+def turned_away(code=2):
+    return (Report, Notice(code), *GONE)
+
+
+def session_in(state, rules=Rules(), **more):  # noqa: B008 - frozen
+    session = Session(rules, **more)
+    if state is not State.ANONYMOUS:
+        assert Playbook(session) >> bind(1, "cn=ann", "secret123456") << started(1)
+    if state is State.BOUND:
+        assert Playbook(session) >> LoginEnded(accepted=True, answer=OK) << Send(OK)
+    assert session.state is state
+    return session
+
+
+def anonymous(*args, **more):
+    return Playbook(session_in(State.ANONYMOUS, *args, **more))
+
+
+def binding(*args, **more):
+    return Playbook(session_in(State.BINDING, *args, **more))
+
+
+def bound(*args, **more):
+    return Playbook(session_in(State.BOUND, *args, **more))
+
+
+# -- the table
+
+
+def test_every_state_has_a_rule_for_every_request():
+    assert set(RULES) == set(itertools.product(State, Request))
+
+
+@pytest.mark.parametrize("tag", ORDINARY)
+def test_ordinary_requests_are_refused_held_or_relayed(tag):
+    request = ORDINARY[tag](2)
+    assert anonymous() >> request << Answer(2, tag, 50)
+    assert binding() >> request >> LoginEnded(accepted=True, answer=OK) << Send(OK) << Relay(request, 1)
+    assert binding() >> request >> LoginEnded(accepted=False, answer=NO) << DropDirectory() << Send(NO) << Answer(2, tag, 50)
+    assert bound() >> request << Relay(request, 1)
+
+
+@pytest.mark.parametrize("tag", [0x61, 0x64, 0x78, 0x40, 0x57, 0x6A, 0x62, 0x44, 0x00, 0x30, 0xFE])
+def test_what_is_no_request_ends_the_session(tag):
+    request = message(2, tlv(tag, b""))
+    assert anonymous() >> request << turned_away()
+    assert binding() >> request << CancelLogin() << turned_away()
+    assert bound() >> request << turned_away()
+
+
+def test_an_unbind_ends_the_session_and_is_not_answered():
+    assert anonymous() >> unbind(2) << GONE
+    assert binding() >> search(2) >> unbind(3) << CancelLogin() << GONE
+    assert bound() >> search(2) + unbind(3) + search(4) << Relay(search(2), 1) << GONE
+
+
+def test_an_abandon_is_relayed_where_there_is_something_to_abandon():
+    assert anonymous() >> abandon(2, 1)
+    assert binding() >> abandon(2, 1) >> LoginEnded(accepted=True, answer=OK) << Send(OK)
+    assert bound() >> abandon(3, 2) << Relay(abandon(3, 2), 0, unsure=True)
+    assert bound() >> abandon(3, 2, control("1.2.3")) << Relay(abandon(3, 2, control("1.2.3")), 0, unsure=True)
+    assert bound() >> abandon(3, 2, control("2.16.840.1.113730.3.4.18"))
+
+
+def test_nothing_happens_to_a_closed_session():
+    closed = anonymous()
+    assert closed >> unbind(1) << GONE
+    session = closed.session
+    assert Playbook(session) >> bind(1, "cn=ann", "secret123456") >> search(2) >> b"GET " >> LoginEnded(True, OK)
+    assert Playbook(session) >> ClientLeft() >> DirectoryLeft() >> StopRequested() >> Overloaded("x") >> TlsStarted()
+    session._apply(ldap.read_frame(search(1), 0, 1000))
+    assert session.handle(ClientLeft()) == []
+    assert session.state is State.CLOSED
+
+
+# -- binds
+
+
+def test_a_bind_starts_a_login_and_is_answered_by_it():
+    assert anonymous() >> bind(1, "cn=ann", "secret123456") << started(1) >> LoginEnded(True, OK) << Send(OK)
+    assert anonymous() >> bind(1, "cn=ann", "secret123456") << started(1) >> LoginEnded(False, NO) << DropDirectory() << Send(NO)
+
+
+def test_the_controls_of_a_bind_are_handed_on():
+    policy = control("1.3.6.1.4.1.42.2.27.8.5.1", critical=True)
+    assert anonymous() >> bind(7, "cn=ann", "pw", policy) << started(7, typed="pw", controls=tlv(0xA0, policy))
+
+
+def test_a_bound_client_is_nobody_as_soon_as_it_binds_again():
+    session = session_in(State.BOUND)
+    assert Playbook(session) >> bind(2, "cn=bob", "secret123456") << started(2, "cn=bob")
+    assert session.state is State.BINDING
+    assert Playbook(session) >> LoginEnded(False, NO) << DropDirectory() << Send(NO) >> search(3) << Answer(3, 0x63, 50)
+
+
+def test_a_second_bind_while_one_is_pending_ends_the_session():
+    assert binding() >> bind(2, "cn=ann", "secret123456") << CancelLogin() << turned_away()
+    assert binding() >> bind(2, "", "") << CancelLogin() << turned_away()
+
+
+def test_an_anonymous_bind_is_answered_by_us():
+    assert anonymous() >> bind(1, "", "") << Answer(1, 0x60, 0, "") >> search(2) << Answer(2, 0x63, 50)
+    session = session_in(State.BOUND)
+    assert Playbook(session) >> bind(2, "", "") << DropDirectory() << Answer(2, 0x60, 0, "") >> search(3) << Answer(3, 0x63, 50)
+    assert anonymous() >> bind(1, "", "", control("1.2.3")) << Answer(1, 0x60, 0)
+
+
+def test_a_password_without_a_name_is_for_the_login_to_refuse():
+    assert anonymous() >> bind(1, "", "secret123456") << started(1, "")
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason", "code", "name"),
+    [
+        (bind(2, "cn=ann", ""), "empty-password", 53, b"cn=ann"),
+        (bind(2, "cn=ann", "123456"), "empty-password", 53, b"cn=ann"),
+        (bind(2, "cn=ann", "secret123456", version=2), "version", 2, b"cn=ann"),
+        (bind(2, "", "", version=4), "version", 2, b""),
+        (sasl(2, "PLAIN", b"\0ann\0secret"), "method", 7, b""),
+        (bind(2, "cn=ann", "x", method=0x8A), "method", 7, b"cn=ann"),
+        (bind(2, "cn=ann", "secret", control("2.16.840.1.113730.3.4.12")), "proxied-authorization", 123, b"cn=ann"),
+        (bind(2, "", "", control("2.16.840.1.113730.3.4.18")), "proxied-authorization", 123, b""),
+        (bind(2, "", "", control("1.2.3", critical=True)), "control", 12, b""),
+        (message(2, tlv(0x60)), "malformed", 2, b""),
+    ],
+)
+def test_a_bind_that_is_refused_whoever_binds(request_, reason, code, name):
+    refused = (BindRefused(name, reason, code), DropDirectory(), Answer(2, 0x60, code))
+    assert anonymous() >> request_ << refused >> search(3) << Answer(3, 0x63, 50)
+    assert bound() >> request_ << refused >> search(3) << Answer(3, 0x63, 50)
+
+
+def test_tls_comes_before_anything_else_about_a_bind():
+    rules = Rules(tls_required=True, starttls=True)
+    for request in (bind(1, "cn=ann", ""), bind(1, "", "", version=2), sasl(1, "EXTERNAL"), bind(1, "cn=ann", "secret123456")):
+        assert anonymous(rules) >> request << BindRefused << DropDirectory() << Answer(1, 0x60, 13)
+    assert anonymous(rules, tls=True) >> bind(1, "cn=ann", "secret123456") << started(1)
+    assert (
+        anonymous(rules)
+        >> start_tls(1)
+        << Answer(1, 0x77, 0, "", ldap.OID_START_TLS)
+        << BeginTls()
+        >> TlsStarted()
+        >> bind(2, "cn=ann", "secret123456")
+        << started(2)
+    )
+
+
+def test_the_listener_says_where_the_code_is():
+    rules = Rules(form=CodeForm(delimiter=b","))
+    assert anonymous(rules) >> bind(1, "cn=ann", "123456") << started(1, typed="123456")
+    assert anonymous(rules) >> bind(1, "cn=ann", ",123456") << BindRefused << DropDirectory() << Answer(1, 0x60, 53)
+
+
+# -- what is held
+
+
+def test_what_is_held_runs_in_order_behind_the_answer():
+    requests = [search(2), modify(3), extended(4, WHO_AM_I), delete(5)]
+    assert (
+        binding()
+        >> b"".join(requests)
+        >> compare(6)
+        >> LoginEnded(accepted=True, answer=OK)
+        << Send(OK)
+        << tuple(Relay(one, 1) for one in [*requests, compare(6)])
+    )
+
+
+def test_what_is_held_is_bounded_by_count():
+    session = session_in(State.BINDING, Rules(held_requests=2))
+    assert Playbook(session) >> search(2) >> add(3) >> rename(4) << Answer(4, 0x6C, 51) >> search(5) << Answer(5, 0x63, 51)
+    assert session.buffered == len(search(2) + add(3))
+    assert Playbook(session) >> LoginEnded(True, OK) << Send(OK) << Relay(search(2), 1) << Relay(add(3), 1)
+    assert session.buffered == 0
+
+
+def test_what_is_held_is_bounded_by_octets():
+    size = len(search(2))
+    assert binding(Rules(held_octets=2 * size)) >> search(2) >> search(3) >> search(4) << Answer(4, 0x63, 51)
+    assert binding(Rules(held_octets=2 * size - 1)) >> search(2) >> search(3) << Answer(3, 0x63, 51)
+
+
+def test_what_is_held_counts_anew_for_each_bind():
+    session = session_in(State.BINDING, Rules(held_requests=1))
+    assert Playbook(session) >> search(2) >> LoginEnded(True, OK) << Send(OK) << Relay(search(2), 1)
+    assert Playbook(session) >> bind(3, "cn=ann", "secret123456") << StartLogin >> search(4) >> search(5) << Answer(5, 0x63, 51)
+
+
+def test_a_held_starttls_is_late():
+    refused = Answer(2, 0x77, 1, oid=ldap.OID_START_TLS)
+    assert binding(OFFERED) >> start_tls(2) + search(3) >> LoginEnded(True, OK) << Send(OK) << refused << Relay(search(3), 1)
+    assert binding(OFFERED) >> start_tls(2) >> LoginEnded(False, NO) << DropDirectory() << Send(NO) << turned_away()
+
+
+# -- extended operations
+
+
+def test_extended_operations_pass_once_bound():
+    assert anonymous() >> extended(2, WHO_AM_I) << Answer(2, 0x77, 50)
+    assert bound() >> extended(2, WHO_AM_I) << Relay(extended(2, WHO_AM_I), 1)
+    for oid in (FAST_BIND, TURN):
+        assert anonymous() >> extended(2, oid) << Answer(2, 0x77, 50)
+        assert bound() >> extended(2, oid, b"x") << Answer(2, 0x77, 53)
+
+
+def test_a_malformed_extended_operation_is_refused():
+    for request in (message(2, tlv(0x77)), extended(2, "startTls")):
+        assert anonymous() >> request << Answer(2, 0x77, 2)
+        assert bound() >> request << Answer(2, 0x77, 2)
+
+
+def test_proxied_authorization_is_refused():
+    for oid in ("2.16.840.1.113730.3.4.18", "2.16.840.1.113730.3.4.12"):
+        for tag, request in ORDINARY.items():
+            assert bound() >> request(2, *_with(request, control("1.2.3"), control(oid))) << Answer(2, tag, 123)
+        assert bound() >> extended(2, WHO_AM_I, None, control(oid)) << Answer(2, 0x77, 123)
+
+
+def _with(request, *controls):
+    """The arguments that put `controls` on `request`."""
+    return ("cn=x", *controls) if request in (search, delete) else controls
+
+
+def test_other_controls_pass():
+    paged = control("1.2.840.113556.1.4.319", critical=True, value=b"\x30\x05\x02\x01\x01\x04\x00")
+    assert bound() >> search(2, "", paged) << Relay(search(2, "", paged), 1)
+
+
+# -- the rootDSE
+
+
+def test_anybody_may_read_the_root_dse():
+    assert anonymous() >> read_root(1) << Relay(read_root(1), 1)
+    assert anonymous() >> search(1, "", scope=0, attributes=["netlogon"]) << Answer(1, 0x63, 50)
+
+
+# -- StartTLS
+
+
+def secured(text=""):
+    return Answer(1, 0x77, 0, text, ldap.OID_START_TLS), BeginTls()
+
+
+def test_starttls_begins_tls():
+    assert anonymous(OFFERED) >> start_tls(1) << secured()
+    assert anonymous(OFFERED) >> start_tls(1, control("1.2.3")) << secured()
+    assert anonymous(OFFERED) >> search(7) << Answer(7, 0x63, 50) >> start_tls(1) << secured()
+
+
+@pytest.mark.parametrize(
+    ("rules", "more", "request_", "code"),
+    [
+        (Rules(), {}, start_tls(1), 2),
+        (OFFERED, {"tls": True}, start_tls(1), 1),
+        (OFFERED, {"quiet": lambda: False}, start_tls(1), 1),
+        (OFFERED, {}, start_tls(1, control("1.2.3", critical=True)), 12),
+    ],
+)
+def test_starttls_is_refused(rules, more, request_, code):
+    session = Session(rules, **more)
+    assert Playbook(session) >> request_ << Answer(1, 0x77, code, oid=ldap.OID_START_TLS)
+    assert session.state is State.ANONYMOUS
+
+
+def test_starttls_comes_once_and_first():
+    late = Answer(2, 0x77, 1, oid=ldap.OID_START_TLS)
+    assert bound(OFFERED) >> start_tls(2) << late >> search(3) << Relay(search(3), 1)
+    assert anonymous(OFFERED) >> start_tls(1) << secured() >> TlsStarted() >> start_tls(2) << late
+
+
+def test_starttls_waits_for_answers_that_are_owed():
+    owed = Answer(1, 0x77, 1, oid=ldap.OID_START_TLS)
+    assert anonymous(OFFERED) >> read_root(2) + start_tls(1) << Relay(read_root(2), 1) << owed
+    dropped = bind(3, "cn=ann", "")
+    refused = (BindRefused, DropDirectory(), Answer(3, 0x60, 53))
+    assert anonymous(OFFERED, quiet=lambda: False) >> dropped + start_tls(1) << refused << secured()
+
+
+def test_octets_behind_starttls_end_the_session():
+    for injected in (b"\x30", search(2), bind(2, "cn=ann", "secret123456"), b"\x16\x03\x01"):
+        assert anonymous(OFFERED) >> start_tls(1) + injected << turned_away()
+        assert anonymous(OFFERED) >> start_tls(1) << secured() >> injected << turned_away()
+
+
+# -- the other events
+
+
+def test_the_clients_leaving_ends_everything():
+    assert anonymous() >> ClientLeft() << DropDirectory()
+    assert binding() >> search(2) >> ClientLeft() << CancelLogin() << DropDirectory() >> LoginEnded(True, OK)
+    assert bound() >> ClientLeft() << DropDirectory() >> search(2)
+
+
+def test_the_directorys_leaving_ends_the_session():
+    assert bound() >> DirectoryLeft() << turned_away(52)
+    assert anonymous() >> DirectoryLeft() << turned_away(52)
+    assert binding() >> DirectoryLeft() << CancelLogin() << turned_away(52)
+    assert bound() >> DirectoryLeft(noticed=True) << GONE
+
+
+def test_stopping_answers_what_is_pending_first():
+    assert anonymous() >> StopRequested() << (Notice(52), *GONE)
+    assert bound() >> StopRequested() << (Notice(52), *GONE)
+    assert binding() >> search(2) >> StopRequested() >> search(3) >> LoginEnded(True, OK) << Send(OK) << (Notice(52), *GONE)
+    assert binding() >> StopRequested() >> LoginEnded(False, NO) << DropDirectory() << Send(NO) << (Notice(52), *GONE)
+    assert binding() >> StopRequested() >> StopRequested() >> ClientLeft() << CancelLogin() << DropDirectory()
+
+
+def test_overload_ends_the_session():
+    assert anonymous() >> Overloaded("too slow") << Report("too slow") << Notice(51) << GONE
+    assert binding() >> Overloaded("too slow", 52) << CancelLogin() << Report("too slow") << Notice(52) << GONE
+
+
+def test_a_login_that_nobody_waits_for_has_no_effect():
+    assert anonymous() >> LoginEnded(True, OK) >> search(1) << Answer(1, 0x63, 50)
+    session = session_in(State.BOUND)
+    assert Playbook(session) >> LoginEnded(False, NO) >> search(1) << Relay(search(1), 1)
+
+
+# -- octets
+
+
+def test_frames_are_put_together():
+    session = Session(Rules())
+    request = search(1)
+    for pos in range(len(request) - 1):
+        assert session.receive(request[pos : pos + 1]) == []
+        assert session.in_frame
+        assert session.buffered == pos + 1
+    assert Playbook(session) >> request[-1:] + request[:4] << Answer(1, 0x63, 50) >> request[4:] << Answer(1, 0x63, 50)
+    assert not session.in_frame
+    assert session.receive(b"") == []
+
+
+def test_message_ids_are_checked():
+    assert anonymous() >> search(0) << turned_away()
+    assert bound() >> search(0) << turned_away()
+    assert bound() >> search(2**31 - 1) << Relay(search(2**31 - 1), 1)
+
+
+def test_limits_are_told_by_the_header():
+    rules = Rules(frame_before_bind=200, frame_after_bind=1000)
+    assert anonymous(rules) >> b"\x30\x81\xc6" << turned_away()
+    assert anonymous(rules) >> b"\x30\x81\xc5"
+    assert binding(rules) >> b"\x30\x81\xc6" << CancelLogin() << turned_away()
+    assert bound(rules) >> b"\x30\x81\xc6"
+    assert bound(rules) >> b"\x30\x82\x03\xe5" << turned_away()
+
+
+def test_a_closed_session_keeps_nothing():
+    session = session_in(State.BOUND)
+    session.receive(search(2)[:-1])
+    assert session.buffered
+    session.handle(ClientLeft())
+    assert not session.buffered
+    session = session_in(State.BINDING)
+    session.receive(search(2) + b"\x31")
+    assert session.state is State.CLOSED
+    assert not session.buffered
+
+
+# -- whatever octets and events there are
+
+PIECES = [
+    bind(1, "cn=ann", "secret123456"),
+    bind(2, "", ""),
+    bind(3, "cn=ann", ""),
+    sasl(4, "GSSAPI"),
+    *(request(number) for number, request in enumerate(ORDINARY.values(), 5)),
+    read_root(20),
+    search(21, "dc=x", control("2.16.840.1.113730.3.4.18")),
+    abandon(22, 5),
+    start_tls(24),
+    extended(25, WHO_AM_I),
+    extended(26, FAST_BIND),
+    search(27)[:-1],
+    message(28, tlv(0x61)),
+    b"\x30\x82",
+    b"\x00",
+]
+UNBIND = unbind(23)
+STREAM = st.one_of(
+    st.lists(st.sampled_from(PIECES), max_size=6).map(b"".join),
+    st.lists(st.one_of(st.sampled_from([*PIECES, UNBIND]), st.binary(max_size=8)), max_size=6).map(b"".join),
+    st.binary(max_size=60),
+)
+ANY_RULES = st.sampled_from(
+    [Rules(), Rules(starttls=True, tls_required=True), Rules(starttls=True), Rules(frame_before_bind=60, held_requests=2, held_octets=120)]
+)
+
+
+def summary(commands):
+    """`commands` with neighbouring relays joined, as the shell does."""
+    joined = []
+    for command in commands:
+        if isinstance(command, Relay) and joined and isinstance(joined[-1], Relay):
+            last = joined.pop()
+            command = Relay(last.raw + command.raw, last.answers + command.answers, last.unsure or command.unsure)  # noqa: PLW2901
+        joined.append(command)
+    return joined
+
+
+def without_a_tls_that_came_to_nothing(commands):
+    """Whether injected octets come with the StartTLS or right behind it, they end the session before TLS begins."""
+    if BeginTls() in commands[:-1]:
+        place = commands.index(BeginTls())
+        return commands[: place - 1] + commands[place + 1 :]
+    return commands
+
+
+@FAST
+@given(STREAM, ANY_RULES, st.sampled_from(list(State)[:3]), st.lists(st.integers(0, 1000), max_size=8), st.booleans())
+def test_any_octets_however_split_have_the_same_effect(stream, rules, state, cuts, accepted):
+    def play(parts):
+        owed = []
+        session = session_in(state, rules, tls=rules.tls_required, quiet=lambda: not owed)
+        commands = []
+        for part in parts:
+            for command in session.receive(part):
+                if isinstance(command, Relay):
+                    owed.append(command)
+                elif isinstance(command, DropDirectory):
+                    owed.clear()
+                commands.append(command)
+        if session.state is State.CLOSED:
+            assert not session.buffered
+        commands = without_a_tls_that_came_to_nothing(commands)
+        return summary(commands), summary(session.handle(LoginEnded(accepted, OK))), session.state, session.buffered
+
+    places = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
+    whole = play([stream])
+    assert play([stream[start:stop] for start, stop in itertools.pairwise(places)]) == whole
+    assert play([stream[pos : pos + 1] for pos in range(len(stream))]) == whole
+
+
+class Run(RuleBasedStateMachine):
+    """Any run of events beside a model that knows only what was sent and which logins ended how.
+
+    Every frame has an id of its own, so that a relayed one can be traced to the moment it was sent.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.session = Session(Rules(starttls=True, held_requests=3))
+        self.state = "anonymous"
+        self.next_id = 1
+        self.allowed = set()  # ids of frames that may be relayed
+        self.held = set()  # ids of frames that may be, if the pending login succeeds
+        self.cancelled = False
+        self.handshaking = False
+
+    def check(self, commands):
+        for command in commands:
+            if isinstance(command, Relay):
+                assert not self.handshaking
+                pos = 0
+                while pos < len(command.raw):
+                    frame = ldap.read_frame(command.raw, pos, len(command.raw))
+                    pos += len(frame.raw)
+                    assert frame.id in self.allowed, "relayed, and must not be"
+                    self.allowed.remove(frame.id)  # and once only
+            elif isinstance(command, CancelLogin):
+                assert self.state == "binding"
+                assert not self.cancelled
+                self.cancelled = True
+            elif isinstance(command, StartLogin):
+                assert not self.cancelled
+            elif isinstance(command, BeginTls):
+                self.handshaking = True
+        if Close() in commands:
+            assert commands[-1] == Close()
+            assert commands[-2] == DropDirectory()
+            self.close()
+
+    def close(self):
+        self.state = "closed"
+        assert self.session.state is State.CLOSED
+
+    def sent(self, kind):
+        """The octets of a frame of this kind; the model moves on."""
+        number, self.next_id = self.next_id, self.next_id + 1
+        harmful = kind in ("proxied", "fast-bind", "start-tls", "broken", "unbind", "turn")
+        if kind in ("bind", "bind-empty", "bind-sasl", "bind-nobody"):
+            self.held = set()
+            if self.state == "binding":
+                self.state = "over"
+            elif self.state != "over":
+                self.state = "binding" if kind == "bind" else "anonymous"
+        elif self.state == "binding" and not harmful and kind != "abandon":
+            self.held.add(number)
+        elif (self.state == "bound" and not harmful) or (self.state == "anonymous" and kind == "root"):
+            self.allowed.add(number)
+        return {
+            "bind": bind(number, "cn=ann", "secret123456"),
+            "bind-empty": bind(number, "cn=ann", ""),
+            "bind-sasl": sasl(number, "GSSAPI"),
+            "bind-nobody": bind(number, "", ""),
+            "root": read_root(number),
+            "search": search(number),
+            "modify": modify(number),
+            "delete": delete(number),
+            "extended": extended(number, WHO_AM_I),
+            "abandon": abandon(number, 1),
+            "proxied": search(number, "dc=x", control("2.16.840.1.113730.3.4.18")),
+            "fast-bind": extended(number, FAST_BIND),
+            "turn": extended(number, TURN),
+            "start-tls": start_tls(number),
+            "unbind": unbind(number),
+            "broken": b"\x31" + search(number),
+        }[kind]
+
+    KINDS = (
+        *("bind", "bind-empty", "bind-sasl", "bind-nobody", "root", "search", "search", "modify", "delete"),
+        *("extended", "abandon", "proxied", "fast-bind", "turn", "start-tls", "unbind", "broken"),
+    )
+
+    @rule(kinds=st.lists(st.sampled_from(KINDS[:-3]) | st.sampled_from(KINDS), min_size=1, max_size=4), cut=st.integers(0, 500))
+    def send(self, kinds, cut):
+        before = self.state
+        stream = b"".join([self.sent(kind) for kind in kinds])
+        after, self.state = self.state, before
+        cut %= len(stream) + 1
+        commands = []
+        for part in (stream[:cut], stream[cut:]):
+            commands += self.session.receive(part)
+            if self.session.state is State.CLOSED:
+                break
+        if "bind" in kinds and before != "closed":
+            self.state = "binding"  # as far as a CancelLogin is concerned
+        self.check(commands)
+        if self.state != "closed":
+            self.state = after
+            assert self.session.state.name.lower() == after or self.handshaking
+
+    @rule(accepted=st.booleans())
+    @precondition(lambda self: self.state == "binding")
+    def login_ends(self, accepted):
+        self.state = "bound" if accepted else "anonymous"
+        if accepted:
+            self.allowed |= self.held
+        self.held = set()
+        commands = self.session.handle(LoginEnded(accepted, OK))
+        assert Send(OK) in commands[:2]
+        assert accepted or commands[0] == DropDirectory()
+        self.check(commands)
+
+    @rule(accepted=st.booleans())
+    @precondition(lambda self: self.state != "binding" or self.cancelled)
+    def login_ends_that_nobody_waits_for(self, accepted):
+        before = self.session.state
+        assert self.session.handle(LoginEnded(accepted, OK)) == []
+        assert self.session.state is before
+
+    @rule()
+    @precondition(lambda self: self.handshaking)
+    def tls_starts(self):
+        assert self.session.handle(TlsStarted()) == []
+        self.handshaking = False
+
+    @rule(event=st.sampled_from([ClientLeft(), DirectoryLeft(), DirectoryLeft(noticed=True), StopRequested(), Overloaded("x")]))
+    def something_else_happens(self, event):
+        was = self.state
+        commands = self.session.handle(event)
+        self.check(commands)
+        if event == ClientLeft():
+            assert was == "closed" or commands[-1] == DropDirectory()
+            self.close()
+
+    @invariant()
+    def what_is_closed_keeps_nothing(self):
+        if self.session.state is State.CLOSED:
+            assert self.session.buffered == 0
+
+
+Run.TestCase.settings = settings(deadline=None, max_examples=100, stateful_step_count=12)
+TestRun = Run.TestCase
