@@ -1,5 +1,6 @@
 """Logins before real directories: states of accounts, name forms, oracles, hints, locks, recreated accounts."""
 
+import base64
 import re
 import socket
 import statistics
@@ -10,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import ldap3
 import pytest
 from system.proxy import Proxy
+from system.servers.common import free_port
+from system.servers.slapd import Slapd
 from system.wire import Raw, bind, extended, search
 
 from ldapmfa.core.identity import sid_text
@@ -381,3 +384,66 @@ def test_the_documented_configuration_verbatim(slapd, samba, tmp_path):
             typed = alice.password + token.code()
             assert log_in(proxy, alice.dn, typed).code == 0
             assert log_in(proxy, alice.dn, typed).code == 49
+
+
+def test_two_ports_of_one_forest_share_their_identities(samba, tmp_path):
+    """The global catalog's port as a directory of its own: one account, one token, one code for both."""
+    port = free_port()
+    extra = (
+        f'[directories.catalog]\nuris = ["ldap://{samba.host}:3268"]\nidentity_name = "default"\n'
+        f'[[listen]]\nendpoint = "tcp:{port}:interface=127.0.0.1"\ndirectory = "catalog"\n'
+    )
+    with Proxy(samba, tmp_path / "proxy", extra=extra) as proxy:
+        bob = samba.user("bob")
+        typed = proxy.typed("bob")
+        assert log_in(proxy, bob.dn, typed).code == 0
+        with Raw("127.0.0.1", port) as raw:
+            assert raw.code(bind(1, bob.upn, typed)) == 49
+            assert raw.code(bind(2, bob.upn, proxy.typed("bob"))) == 0
+            assert raw.code(search(3, samba.base_dn, where=ldap.equals("cn", b"Bob Builder"))) == 0
+        accounts = {record["account"] for record in proxy.records()}
+        assert len(accounts) == 1
+
+
+def test_a_service_account_identifies_those_who_cannot_read_themselves(tmp_path):
+    """OpenLDAP that shows entries to the service account only."""
+    hidden = (
+        "access to dn.base=\"\" by * read\n"
+        "access to attrs=userPassword by anonymous auth by * none\n"
+        'access to * by dn.exact="cn=svc-proxy,ou=Services,dc=example,dc=test" read by * none'
+    )
+    slapd = Slapd(tmp_path / "slapd", entries=0, access=hidden)
+    try:
+        slapd.start()
+        alice = slapd.user("alice")
+        with Proxy(slapd, tmp_path / "without") as proxy:
+            result = log_in(proxy, alice.dn, proxy.typed("alice"))
+            assert result.code == 49
+            assert reason_of(proxy, result).reason == "no-entry"
+        with Proxy(slapd, tmp_path / "with", service=True) as proxy:
+            assert log_in(proxy, alice.dn, proxy.typed("alice")).code == 0
+            assert proxy.records()[-1]["account"].startswith("default/uuid:")
+    finally:
+        slapd.stop()
+
+
+def test_A43_nothing_secret_in_the_log_or_the_store(slapd, tmp_path):
+    """Passwords, codes, tokens' secrets: right ones, wrong ones, refused, accepted, broken."""
+    with Proxy(slapd, tmp_path / "proxy", extra='[log]\nlevel = "debug"') as proxy:
+        alice = slapd.user("alice")
+        secrets = {alice.password, "Wr0ng.Secret"}
+        for password in (alice.password, "Wr0ng.Secret"):
+            for _ in range(2):
+                code = proxy.typed("alice").removeprefix(alice.password)
+                secrets |= {password + code}
+                log_in(proxy, alice.dn, password + code)
+        log_in(proxy, "\r\ncn=forged\x1b[2J\u2028,dc=x", "Wr0ng.Secret123456")
+        secret = proxy.tokens["alice"].secret
+    log = proxy.log.read_bytes()
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "proxy").glob("state.db*"))
+    for octets in (log, stored):
+        assert not [word for word in secrets if word.encode() in octets]
+        assert secret not in octets
+        assert base64.b32encode(secret) not in octets
+    assert b"\x1b" not in log
+    assert all(line.startswith(b"{") for line in log.splitlines())

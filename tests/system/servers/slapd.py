@@ -49,6 +49,11 @@ attributetype ( 1.2.840.113556.1.4.656 NAME 'userPrincipalName' EQUALITY caseIgn
 SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 SINGLE-VALUE )
 """
 
+ACCESS = """\
+access to attrs=userPassword by self write by anonymous auth by * none
+access to dn.base="" by * read
+access to * by users read by anonymous auth"""
+
 CONFIGURATION = """\
 include /etc/ldap/schema/core.schema
 include /etc/ldap/schema/cosine.schema
@@ -80,9 +85,7 @@ index objectClass,uid,sAMAccountName,userPrincipalName,mail,cn,member,memberOf e
 # the first that matches holds; as Active Directory's MaxPageSize: any number in pages
 limits dn.exact="cn=svc-app,ou=Services,{base}" size=unlimited
 limits users size={size_limit} size.prtotal=unlimited
-access to attrs=userPassword by self write by anonymous auth by * none
-access to dn.base="" by * read
-access to * by users read by anonymous auth
+{access}
 overlay memberof
 memberof-refint TRUE
 memberof-group-oc groupOfNames
@@ -109,13 +112,14 @@ class Slapd(Directory):
     states: ClassVar[frozenset[str]] = frozenset({"normal", "pwnever", "mustchange", "pwexpired", "locked"})
 
     def __init__(self, directory: Path, *, entries: int = people.BULK_USERS, size_limit: int | None = 1000,
-                 extra_global: str = "", extra_database: str = "") -> None:
-        """`entries` bulk users; `size_limit` per unpaged search, None for no limit; extra lines of slapd.conf."""
+                 extra_global: str = "", extra_database: str = "", access: str = ACCESS) -> None:
+        """`entries` bulk users; `size_limit` per unpaged search, None for no limit; lines of slapd.conf."""
         super().__init__(directory)
         self.entries = entries
         self.size_limit = size_limit
         self.extra_global = extra_global
         self.extra_database = extra_database
+        self.access = access
         self.host = "127.0.0.1"
         self.log = directory / "slapd.log"
 
@@ -150,7 +154,7 @@ class Slapd(Directory):
         configuration.write_text(CONFIGURATION.format(
             directory=self.directory, base=self.base_dn, schema=SCHEMA_EXTENSION,
             admin_password=self.admin_password, size_limit=self.size_limit or "unlimited",
-            extra_global=self.extra_global, extra_database=self.extra_database))
+            extra_global=self.extra_global, extra_database=self.extra_database, access=self.access))
         (self.directory / "db").mkdir()
         ldif = self.directory / "people.ldif"
         with ldif.open("w") as out:
