@@ -1,8 +1,9 @@
-"""Real client programs log users in, with the files of conf/clients/."""
+"""Real client programs log users in through the proxy with password and code, with the files of conf/clients/."""
 
 from __future__ import annotations
 
 import pytest
+from system.proxy import Proxy
 from system.clients import PRODUCTS, Door, LoginError, start
 from system.servers import people
 from system.servers.common import free_port
@@ -14,9 +15,15 @@ def directory(request):
 
 
 @pytest.fixture(scope="module")
-def door(directory):
+def proxy(directory, tmp_path_factory):
+    with Proxy(directory, tmp_path_factory.mktemp("proxy"), listen={"tls": "ldaps"}) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def door(directory, proxy):
     """Where the clients find LDAP."""
-    return Door.of(directory)
+    return Door.of(directory, proxy.host, proxy.port, proxy.ca_file)
 
 
 @pytest.fixture(scope="module", params=PRODUCTS)
@@ -26,14 +33,25 @@ def client(request, door, tmp_path_factory):
 
 
 @pytest.fixture
-def typed(directory):
-    """What a user types at a client's password prompt."""
-    return lambda name: directory.user(name).password
+def typed(proxy):
+    """What a user types at a client's password prompt: the password, and a code that was not used before."""
+    return proxy.typed
 
 
-def test_lets_a_user_in_with_the_right_secret_only(client, typed):
-    assert not client.login("paula", "wrong" + typed("paula"))
-    assert client.login("paula", typed("paula"))
+def test_lets_a_user_in_with_password_and_code_only(client, directory, typed):
+    secret = typed("paula")
+    assert not client.login("paula", directory.user("paula").password)
+    assert not client.login("paula", directory.user("paula").password + "000000")
+    assert not client.login("paula", "wrong" + secret)
+    assert client.login("paula", secret)
+
+
+@pytest.mark.parametrize("client", [name for name in PRODUCTS if name != "apache"], indirect=True)
+def test_a_code_is_good_for_one_login(client, typed):
+    secret = typed("carol") if client.searches else typed("paula")
+    name = "carol" if client.searches else "paula"
+    assert client.login(name, secret)
+    assert not client.login(name, secret)
 
 
 def test_refuses_an_unknown_user(client):
@@ -79,8 +97,11 @@ def test_apache_remembers_a_login(client, directory, typed):
 
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_the_examples_work_in_clear_text_too(slapd, product, tmp_path):
-    with start(product, Door.of(slapd, tls=False), tmp_path) as client:
-        assert client.login("paula", slapd.user("paula").password)
+    with Proxy(slapd, tmp_path / "proxy") as proxy:
+        door = Door.of(slapd, proxy.host, proxy.port, tls=False)
+        with start(product, door, tmp_path) as client:
+            assert not client.login("paula", slapd.user("paula").password)
+            assert client.login("paula", proxy.typed("paula"))
 
 
 @pytest.mark.parametrize("product", PRODUCTS)

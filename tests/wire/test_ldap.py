@@ -553,6 +553,17 @@ def test_a_message_that_only_begins_has_its_boundary_before_it():
     assert answers.feed(DONE[-1:]) == 1
 
 
+def test_what_is_certainly_still_to_come_is_known():
+    answers = Answers()
+    assert answers.wanted == 0
+    answers.feed(DONE[:1])
+    assert answers.wanted == 1  # a header that is not whole tells no length
+    answers.feed(DONE[1:-3])
+    assert answers.wanted == 3
+    answers.feed(DONE[-3:])
+    assert answers.wanted == 0
+
+
 def test_a_notice_is_noticed_however_its_id_is_written():
     for octets in (NOTICE, tlv(0x30, tlv(0x02, b"\0\0\0"), NOTICE[5:])):
         answers = Answers()

@@ -1,0 +1,47 @@
+# The menu; `make` alone prints it. PYTHON=python3.12 uses another Python than python3.
+
+PYTHON = python3
+bin = .venv/bin
+install = $(bin)/pip install --quiet --disable-pip-version-check --editable
+
+.PHONY: help demo test lint docs clean
+
+help: ## this menu
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
+
+demo: .venv/ready ## five logins through a proxy in front of an embedded directory (ONCE=1: then end)
+	@$(bin)/ldapmfa demo $(if $(ONCE),--once)
+
+test: .venv/ready-test ## everything, against real servers and clients; installs Debian packages if it may
+	tests/system/install-packages
+	$(bin)/pytest -q tests/wire tests/core --cov=ldapmfa.wire --cov=ldapmfa.core --cov-branch --cov-fail-under=100
+	$(bin)/pytest -n 2 --dist loadgroup
+
+lint: .venv/ready-lint ## style, types, import direction
+	$(bin)/ruff check
+	$(bin)/mypy
+
+docs: .venv/ready ## write anew what is generated from the code: the example configuration and the reference
+	$(bin)/python -m ldapmfa.config conf > conf/ldapmfa.toml
+	$(bin)/python -m ldapmfa.config reference > docs/reference/configuration.md
+	$(bin)/python -m ldapmfa.cli.reference cli > docs/reference/cli.md
+	$(bin)/python -m ldapmfa.cli.reference man > docs/reference/ldapmfa.1
+
+clean: ## remove what was made, the virtual environment too
+	rm -rf .venv build dist *.egg-info .coverage* .*_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# -- the virtual environment: made once, brought up to date when setup.cfg changes
+
+.venv/ready: setup.cfg | $(bin)/pip
+	$(install) .
+	@touch $@
+
+.venv/ready-%: setup.cfg | $(bin)/pip
+	$(install) '.[$*]'
+	@touch $@ .venv/ready
+
+$(bin)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "ldapmfa needs Python 3.11 or newer, and $(PYTHON) is not: make PYTHON=python3.12 names another"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) can't make virtual environments: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv .venv

@@ -1,0 +1,1 @@
+"""The embedded directory (ldaptor) and the `ldapmfa demo` run."""
