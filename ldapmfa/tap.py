@@ -33,7 +33,7 @@ class Options(usage.Options):
     ]
 
 
-def makeService(options: Options) -> Any:  # noqa: N802 - Twisted's name
+def makeService(options: Options) -> Any:
     """The service of the configuration. Raises UsageError with every mistake in it."""
     from twisted.internet import reactor  # noqa: PLC0415 - installed by twistd before it calls this
 

@@ -173,6 +173,8 @@ class Pipe:
 
     def startTLS(self, context):
         self.tls = context
+        if hasattr(self.protocol, "handshakeCompleted"):
+            asyncio.get_running_loop().call_soon(self.protocol.handshakeCompleted)
 
     def loseConnection(self):
         self._end(ConnectionDone())
@@ -218,6 +220,14 @@ class ServedLink:
             for raw in answers:
                 self.send(raw)
         return bool(data)
+
+
+def _spelled(name):
+    """One spelling for a DN's spellings; what is no DN names nobody, and stays as it is."""
+    try:
+        return dn.normalise(name)
+    except dn.DnError:
+        return name
 
 
 class ScriptedDirectory(Directory):
@@ -268,7 +278,7 @@ class ScriptedDirectory(Directory):
             return scripted
         if frame.tag == ldap.BIND_REQUEST:
             asked = ldap.read_bind(frame)
-            name = dn.normalise(asked.name.decode())
+            name = _spelled(asked.name.decode(errors="replace"))
             right = asked.password and self.passwords.get(name) == asked.password
             link.bound = name if right else None
             return [result(frame.id, frame.tag, 0 if right else 49)]
@@ -283,11 +293,11 @@ class ScriptedDirectory(Directory):
 
     def entries(self, link, frame):
         start, stop = ber.expect(frame.raw, frame.start, frame.stop, ber.OCTET_STRING)
-        base = frame.raw[start:stop].decode()
+        base = frame.raw[start:stop].decode(errors="replace")
         if not base:
             root = {"objectClass": [b"top", b"OpenLDAProotDSE"], "supportedExtension": [ldap.OID_WHO_AM_I]}
             return [entry(frame.id, "", **root)]
-        name = dn.normalise(base)
+        name = _spelled(base)
         if name in self.uuids:
             uid = name.partition(",")[0].partition("=")[2]
             return [entry(frame.id, base, entryUUID=[self.uuids[name].encode()], uid=[uid.encode()])]
@@ -296,7 +306,7 @@ class ScriptedDirectory(Directory):
     def binds(self):
         """The names and passwords that reached the directory."""
         asked = [ldap.read_bind(frame) for frame in self.seen if frame.tag == ldap.BIND_REQUEST]
-        return [(bind.name.decode(), bind.password.decode()) for bind in asked]
+        return [(bind.name.decode(errors="replace"), bind.password.decode(errors="replace")) for bind in asked]
 
 
 @dataclass
@@ -348,7 +358,7 @@ class Client:
         return await self.code()
 
     def _waits(self):
-        return any(call.func.__name__ == "cancel" for call in self.world.clock.getDelayedCalls())
+        return self.front._login is not None and self.world.waiting
 
     @property
     def state(self):
@@ -475,10 +485,12 @@ class World:
 
     async def idle(self):
         """Let everything run, but the clock, until every login waits for the clock or has ended."""
-        await self.until(lambda: all(self._at_rest(client) for client in self.clients))
+        await self.until(lambda: self.waiting >= sum(front._login is not None for front in self.clients))
 
-    def _at_rest(self, front):
-        return front._login is None or any(call.func.__name__ == "cancel" for call in self.clock.getDelayedCalls())
+    @property
+    def waiting(self):
+        """How many logins wait for their refusal floor."""
+        return sum(call.func.__name__ == "cancel" for call in self.clock.getDelayedCalls())
 
     def _keep(self, task):
         self.tasks.add(task)

@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
+from OpenSSL import SSL
 from twisted.internet import protocol
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory
+from zope.interface import implementer
 
 from ldapmfa.core.identity import (
     ROOT_DSE_ATTRIBUTES,
@@ -86,6 +90,7 @@ class _Asked:
     entries: list[ldap.Entry]
 
 
+@implementer(IHandshakeListener)
 class Link(protocol.Protocol):
     """One connection to a directory. It converses with us, until a sink is attached; then it relays."""
 
@@ -103,6 +108,7 @@ class Link(protocol.Protocol):
         self._unsure = False
         self._buffer = bytearray()
         self._asked: _Asked | None = None
+        self._secured: asyncio.Future[None] | None = None
         self._open = False
         self._touched = False  # whether anything came since we asked
         self._ending = False  # whether the message that has begun is the last one to be passed on
@@ -138,14 +144,33 @@ class Link(protocol.Protocol):
                 return
             self._sink.answers_came(piece, boundary)
 
-    def connectionLost(self, _reason: object = None) -> None:
+    def connectionLost(self, reason: Any = None) -> None:
         """The connection is gone."""
         if self._lingering:
             self._lingering.cancel()
             self._lingering = None
         if self._open:
+            if reason is not None and not reason.check(ConnectionDone, ConnectionLost):
+                self._why = f"the connection broke: {_why(reason.value)}"
             self._open = False
             self._gone()
+
+    def handshakeCompleted(self) -> None:
+        """TLS stands, unless the certificate is wrong: then the connection is being aborted by now."""
+        if self._secured and not self._secured.done() and not self.transport.disconnecting:
+            self._secured.set_result(None)
+
+    async def secured(self) -> None:
+        """Wait for TLS. Raises LinkLost, with the reason, if the directory's certificate is not to be trusted."""
+        self._secured = asyncio.get_running_loop().create_future()
+        if not self._open:
+            raise LinkLost(self._why)
+        timer = self._clock.callLater(self._timeout, self._break, "the TLS handshake did not end in time")
+        try:
+            await self._secured
+        finally:
+            if timer.active():
+                timer.cancel()
 
     # -- for the relay
 
@@ -308,6 +333,8 @@ class Link(protocol.Protocol):
             asked.done.set_exception(LinkLost(self._why, untouched=not self._touched))
             if by_us:
                 asked.done.exception()  # whoever waited for it is gone; it is no "never retrieved" error
+        if self._secured and not self._secured.done():
+            self._secured.set_exception(LinkLost(self._why))
         sink, self._sink = self._sink, None
         if sink:
             sink.link_lost()
@@ -373,19 +400,22 @@ class Directory:
             raise
         except Exception as failed:
             raise DirectoryDown(f"{server} can't be reached: {_why(failed)}") from failed
-        if settings.starttls and not server.ldaps:
-            try:
+        secured = False
+        try:
+            if settings.starttls and not server.ldaps:
                 final, _ = await link.ask(ldap.extended_request(ldap.OID_START_TLS))
                 code = _result(final).code
                 if code != ldap.SUCCESS:
                     raise DirectoryDown(f"StartTLS was answered with {code}")
                 link.start_tls(self._context(server))
-            except DirectoryDown as failed:
+            if settings.starttls or server.ldaps:
+                await link.secured()
+            secured = True
+        except DirectoryDown as failed:
+            raise DirectoryDown(f"{server}: {failed}") from failed
+        finally:
+            if not secured:
                 link.close()
-                raise DirectoryDown(f"{server}: {failed}") from failed
-            except asyncio.CancelledError:
-                link.close()
-                raise
         return link
 
     def _context(self, server: Server) -> Any:
@@ -527,6 +557,8 @@ def _result(frame: Frame) -> ldap.Result:
 
 
 def _why(failed: BaseException) -> str:
-    return str(failed) or type(failed).__name__
+    """What an exception says, OpenSSL's list of errors by the last words of the first."""
+    errors = failed.args[0] if isinstance(failed, SSL.Error) and failed.args else None
+    return str(errors[0][-1]) if isinstance(errors, list) and errors else str(failed) or type(failed).__name__
 
 

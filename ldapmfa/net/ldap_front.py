@@ -146,6 +146,9 @@ class LdapFront(protocol.Protocol):
             return
         self._closing = self._gone = True
         self._perform(self.session.handle(session.ClientLeft()))
+        self._cancel("_opening")
+        self._cancel("_login")
+        self._drop()
         if self._draining:
             self._draining.close()
             self._end_draining()
@@ -269,6 +272,8 @@ class LdapFront(protocol.Protocol):
             return
         if self._link and self._opening is None:
             self._link.relay(command.raw, command.answers, unsure=command.unsure)
+            return
+        if self._closing:
             return
         self._unrelayed.append(command)
         self._unrelayed_octets += len(command.raw)

@@ -163,7 +163,7 @@ def code_form(config: Config, listen: Listen) -> CodeForm:
 
 
 def _with_backlog(endpoint: str) -> str:
-    """The endpoint string with room for a burst of connects, unless it says how much itself (Twisted's 50 stall one)."""
+    """The endpoint string with room for a burst of connects, unless it says how much: Twisted's 50 stall one."""
     if endpoint.startswith("systemd:") or "backlog=" in endpoint:
         return endpoint
     return f"{endpoint}:backlog={_BACKLOG}"

@@ -24,7 +24,7 @@ SECRETS = re.compile(r"otpauth:|secret=|rc-\w{4}-")
 
 class TestEveryCommand:
     def test_the_version(self, bare):
-        assert bare("--version").out == f"ldapmfa {__version__}\n"
+        assert bare.child("--version").out == f"ldapmfa {__version__}\n"
 
     def test_help_is_quick_to_import(self, bare):
         heavy = "pydantic", "sqlalchemy", "twisted", "rich", "segno", "cryptography"
@@ -107,7 +107,7 @@ class TestEveryCommand:
 
 class TestInit:
     def test_makes_configuration_key_and_store(self, bare):
-        ran = bare("init", "--uri", "ldaps://dc1.example.test", "--endpoint", "tcp:4389:interface=127.0.0.1", "--json")
+        ran = bare.child("init", "--uri", "ldaps://dc1.example.test", "--endpoint", "tcp:4389:interface=127.0.0.1", "--json")
         names = ["ldapmfa.toml", "store.key", "state.db"]
         assert ran.json["made"] == [str(bare.directory / name) for name in names]
         modes = {name: stat.S_IMODE((bare.directory / name).stat().st_mode) for name in names[1:]}
@@ -182,14 +182,14 @@ class TestCheckConfig:
         assert len(ldapmfa("check-config", "--json").json["warnings"]) == 2
 
     def test_online_a_server_that_is_not_there_ends_with_3(self, ldapmfa):
-        ran = ldapmfa("check-config", "--online", "--json")
+        ran = ldapmfa.child("check-config", "--online", "--json")
         assert ran.code == 3
         assert ran.errors == ["directory.uris: ldap://127.0.0.1:9: can't be connected to: Connection refused"]
 
 
 class TestUsers:
     def test_enrol_shows_a_qr_code_and_what_comes_next(self, ldapmfa):
-        ran = ldapmfa("user", "enrol", "alice")
+        ran = ldapmfa.child("user", "enrol", "alice")
         assert ran.code == 0
         assert "▄▄▄▄▄" in ran.out
         assert "otpauth://totp/ldapmfa:alice?secret=" in ran.out
@@ -354,17 +354,17 @@ class TestCompletion:
         ldapmfa("user", "enrol", "alice")
         count = len(words.split()) - 1
         env = {"_LDAPMFA_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(count)}
-        assert f"plain,{found}" in ldapmfa(env=env).out
+        assert f"plain,{found}" in ldapmfa.child(env=env).out
 
     def test_completes_factor_ids(self, ldapmfa):
         made = ldapmfa("user", "enrol", "alice", "--json").json
         words = "ldapmfa factor remove " + made["id"][:2]
         env = {"_LDAPMFA_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": "3"}
-        assert f"plain,{made['id']}" in ldapmfa(env=env).out
+        assert f"plain,{made['id']}" in ldapmfa.child(env=env).out
 
     def test_is_silent_without_a_configuration(self, bare):
         env = {"_LDAPMFA_COMPLETE": "bash_complete", "COMP_WORDS": "ldapmfa user show a", "COMP_CWORD": "3"}
-        ran = bare(env=env)
+        ran = bare.child(env=env)
         assert (ran.out.strip(), ran.err) == ("", "")
 
 
@@ -379,7 +379,7 @@ class TestRun:
 
     def test_a_store_that_fails_ends_with_3(self, ldapmfa):
         (ldapmfa.directory / "state.db").write_bytes(b"no database" * 1000)
-        ran = ldapmfa("run")
+        ran = ldapmfa.child("run")
         assert ran.code == 3
         assert "ldapmfa: the store failed" in ran.err
 

@@ -521,6 +521,7 @@ class Run(RuleBasedStateMachine):
         self.next_id = 1
         self.allowed = set()  # ids of frames that may be relayed
         self.held = set()  # ids of frames that may be, if the pending login succeeds
+        self.held_roots = set()  # those of them that may be in any case
         self.cancelled = False
         self.handshaking = False
 
@@ -563,6 +564,7 @@ class Run(RuleBasedStateMachine):
                 self.state = "binding" if kind == "bind" else "anonymous"
         elif self.state == "binding" and not harmful and kind != "abandon":
             self.held.add(number)
+            self.held_roots |= {number} if kind == "root" else set()
         elif (self.state == "bound" and not harmful) or (self.state == "anonymous" and kind == "root"):
             self.allowed.add(number)
         return {
@@ -611,9 +613,8 @@ class Run(RuleBasedStateMachine):
     @precondition(lambda self: self.state == "binding")
     def login_ends(self, accepted):
         self.state = "bound" if accepted else "anonymous"
-        if accepted:
-            self.allowed |= self.held
-        self.held = set()
+        self.allowed |= self.held if accepted else self.held_roots
+        self.held, self.held_roots = set(), set()
         commands = self.session.handle(LoginEnded(accepted, OK))
         assert Send(OK) in commands[:2]
         assert accepted or commands[0] == DropDirectory()
@@ -647,5 +648,5 @@ class Run(RuleBasedStateMachine):
             assert self.session.buffered == 0
 
 
-Run.TestCase.settings = settings(deadline=None, max_examples=100, stateful_step_count=12)
+Run.TestCase.settings = settings(deadline=None, max_examples=200, stateful_step_count=12)
 TestRun = Run.TestCase

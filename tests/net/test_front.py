@@ -2,8 +2,6 @@
 
 from world import ALICE, PASSWORD, SERVICE, bind, search
 
-from ldapmfa.wire import ldap
-
 
 async def test_a_login_with_password_and_code(house):
     await house.open()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from system.proxy import Proxy
 from system.clients import PRODUCTS, Door, LoginError, start
+from system.proxy import Proxy
 from system.servers import people
 from system.servers.common import free_port
 

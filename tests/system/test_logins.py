@@ -408,7 +408,7 @@ def test_two_ports_of_one_forest_share_their_identities(samba, tmp_path):
 def test_a_service_account_identifies_those_who_cannot_read_themselves(tmp_path):
     """OpenLDAP that shows entries to the service account only."""
     hidden = (
-        "access to dn.base=\"\" by * read\n"
+        'access to dn.base="" by * read\n'
         "access to attrs=userPassword by anonymous auth by * none\n"
         'access to * by dn.exact="cn=svc-proxy,ou=Services,dc=example,dc=test" read by * none'
     )

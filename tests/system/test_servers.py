@@ -106,12 +106,16 @@ def test_locks_an_account_and_unlocks_it_again(directory):
     assert directory.bind(user.dn, user.password)["result"] == 0
 
 
-def test_changes_a_password(directory):
+def test_a_new_account_and_a_new_password_are_ready_for_use(directory):
+    def works(password):
+        with directory.bound(user.dn, password) as connection:
+            return connection.bound and connection.search(user.dn, "(objectClass=*)", attributes=["cn"])
+
     user = directory.add_user("changer")
+    assert works(user.password)
     directory.set_password(user, "An0ther!Pass")
+    assert works("An0ther!Pass")
     assert directory.bind(user.dn, user.password)["result"] == 49
-    with directory.bound(user.dn, "An0ther!Pass") as connection:
-        assert connection.search(user.dn, "(objectClass=*)", attributes=["cn"])
     directory.delete_user(user)
 
 

@@ -260,6 +260,15 @@ class Process:
         self.popen.wait()
 
 
+def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
+    """Until it holds; raises TimeoutError."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds} s")
+        time.sleep(0.01)
+
+
 class StartError(Exception):
     """A server did not come up; the message holds the end of its log."""
 

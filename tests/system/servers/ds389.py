@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import ldap3
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
@@ -42,6 +43,7 @@ from .common import (
     require_namespaces,
     run,
     template,
+    wait_for,
 )
 from .slapd import SCHEMA_EXTENSION, Attributes, add_groups, as_ldif, base_entries, generalized_time, person_entry
 
@@ -56,6 +58,8 @@ NEEDS = (
     ("pk12util", "libnss3-tools"),
 )
 INSTANCE = "test"
+MUST_CHANGE = "19700101000000Z"
+"""A passwordExpirationTime that means so."""
 DEFAULTS = Path("/usr/share/dirsrv/inf/defaults.inf")
 
 INF = """\
@@ -215,7 +219,7 @@ class Ds389(Directory):
 
     def _people(self) -> Iterator[tuple[str, Attributes]]:
         states: dict[str, Attributes] = {
-            "mustchange": {"passwordExpirationTime": "19700101000000Z"},
+            "mustchange": {"passwordExpirationTime": MUST_CHANGE},
             "pwexpired": {"passwordExpirationTime": generalized_time(-1000 * 86400)},
             "locked": {"accountUnlockTime": generalized_time(3650 * 86400), "passwordRetryCount": str(self.lockout_threshold)},
             "disabled": {"nsAccountLock": "true"},
@@ -235,15 +239,27 @@ class Ds389(Directory):
 
     def add_user(self, name: str, password: str = people.PASSWORD, ou: str = "Staff") -> User:
         person = people.Person(name, name, ou=ou, password=password)
+        user = self._user(person)
         with self.admin() as admin:
-            admin.add(person.dn(), attributes=person_entry(person))
-        return self._user(person)
+            admin.add(user.dn, attributes=person_entry(person))
+            self._need_not_change(admin, user)
+        return user
 
     def set_password(self, user: User, password: str) -> None:
         with self.admin() as admin:
             admin.modify(user.dn, {"userPassword": [("MODIFY_REPLACE", [password])]})
-            # or it would have to be changed at the next bind, having been set by somebody else
-            admin.modify(user.dn, {"passwordExpirationTime": [("MODIFY_REPLACE", [])]})
+            self._need_not_change(admin, user)
+
+    def _need_not_change(self, admin: ldap3.Connection, user: User) -> None:
+        """Take off the mark of a password that somebody else set; 389 puts it on only after it has answered."""
+        wait_for(lambda: self._expiration(admin, user) == MUST_CHANGE)
+        admin.modify(user.dn, {"passwordExpirationTime": [("MODIFY_REPLACE", [])]})
+
+    @staticmethod
+    def _expiration(admin: ldap3.Connection, user: User) -> str | None:
+        admin.search(user.dn, "(objectClass=*)", ldap3.BASE, attributes=["passwordExpirationTime"])
+        values = admin.response[0]["raw_attributes"].get("passwordExpirationTime", [])
+        return values[0].decode() if values else None
 
     def reset_lockout(self, name: str) -> None:
         with self.admin() as admin:
