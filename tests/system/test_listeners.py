@@ -1,5 +1,6 @@
 """Listeners: TLS in every form, IPv6, unix sockets, PROXY headers, and what is turned away."""
 
+import contextlib
 import ipaddress
 import json
 import socket
@@ -10,7 +11,7 @@ import time
 import pytest
 from system.proxy import Proxy
 from system.servers.common import free_port
-from system.wire import Raw, bind, extended, root_dse, search, tls_context
+from system.wire import Raw, bind, extended, forwarded, root_dse, search, tls_context
 
 from ldapmfa.wire import ldap
 from ldapmfa.wire.proxy import SIGNATURE_2
@@ -255,21 +256,30 @@ def test_A51_a_header_that_nobody_expects_is_not_ldap(proxy):
 def test_A40_the_directorys_certificate_is_verified(slapd, tmp_path):
     """A CA that did not sign it; a name it does not bear; and, at last, the right CA and name."""
     alice = slapd.user("alice")
-    other = tmp_path / "other"
+    ours, theirs = 'ca_file = "tls/ca.pem"', f'ca_file = "{slapd.ca_file}"'
+    untrusted, misnamed = "certificate verify failed", "VerificationError"
     cases = {
-        f'uris = ["{slapd.tls_uri}"]\nca_file = "tls/ca.pem"': 52,
-        f'uris = ["{slapd.tls_uri}"]': 52,
-        f'uris = ["ldaps://127.0.0.2:{slapd.tls_port}"]\nca_file = "{slapd.ca_file}"': 52,
-        f'uris = ["{slapd.uri}"]\nstarttls = true\nca_file = "tls/ca.pem"': 52,
-        f'uris = ["{slapd.tls_uri}"]\nca_file = "{slapd.ca_file}"': 0,
-        f'uris = ["{slapd.uri}"]\nstarttls = true\nca_file = "{slapd.ca_file}"': 0,
+        f'uris = ["{slapd.tls_uri}"]\n{ours}': untrusted,
+        f'uris = ["{slapd.tls_uri}"]': untrusted,
+        f'uris = ["{slapd.uri}"]\nstarttls = true\n{ours}': untrusted,
+        f'uris = ["ldaps://127.0.0.2:{slapd.tls_port}"]\n{theirs}': misnamed,
+        f'uris = ["ldap://127.0.0.2:{slapd.port}"]\nstarttls = true\n{theirs}': misnamed,
+        f'uris = ["{slapd.tls_uri}"]\n{theirs}': None,
+        f'uris = ["{slapd.uri}"]\nstarttls = true\n{theirs}': None,
+        # the next one is tried
+        f'uris = ["ldaps://127.0.0.2:{slapd.tls_port}", "{slapd.tls_uri}"]\n{theirs}': None,
     }
-    for number, (table, code) in enumerate(cases.items()):
-        proxy = Proxy(slapd, other / str(number), to_directory=table)
-        proxy.answers = lambda proxy=proxy: "listening" in proxy.log.read_text()
-        with proxy, slapd.binds_seen() as seen, Raw(proxy.host, proxy.port) as raw:
-            assert raw.code(bind(1, alice.dn, proxy.typed("alice"))) == code, table
-        assert bool(seen) == (code == 0), table
+    elsewhere = (forwarded("127.0.0.2", port, ("127.0.0.1", port)) for port in (slapd.port, slapd.tls_port))
+    with contextlib.ExitStack() as stack:
+        for forwarding in elsewhere:
+            stack.enter_context(forwarding)
+        for number, (table, why) in enumerate(cases.items()):
+            proxy = Proxy(slapd, tmp_path / str(number), to_directory=table)
+            proxy.answers = lambda proxy=proxy: "listening" in proxy.log.read_text()
+            with proxy, slapd.binds_seen() as seen, Raw(proxy.host, proxy.port) as raw:
+                assert raw.code(bind(1, alice.dn, proxy.typed("alice"))) == (52 if why else 0), table
+            assert bool(seen) == (not why), table
+            assert (why or "") in proxy.records()[-1]["detail"], table
 
 
 def test_the_first_directory_that_can_be_reached_is_used(slapd, tmp_path):

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
+import threading
 
 from world import abandon, bind, controls, extended, frames, root_dse, search, unbind  # noqa: F401 - for the tests
 
 from ldapmfa.wire import ber, ldap
+
+
+@contextlib.contextmanager
+def forwarded(host, port, to):
+    """A listener on `host` that carries every connection to `to`, octet for octet."""
+
+    def carry(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                near = listener.accept()[0]
+                far = socket.create_connection(to)
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=carry, args=pair, daemon=True).start()
+                ends.extend((near, far))
+
+    ends = []
+    with socket.create_server((host, port)) as listener:
+        accepting = threading.Thread(target=serve, daemon=True)
+        accepting.start()
+        yield
+        listener.shutdown(socket.SHUT_RDWR)
+    accepting.join()
+    for end in ends:
+        end.close()
 
 
 class Raw:
