@@ -4,7 +4,23 @@ import asyncio
 import ipaddress
 
 import pytest
-from world import ALICE, BASE, BOB, PASSWORD, SERVICE, World, abandon, bind, controls, entry, extended, frames, result, root_dse, search
+from world import (
+    ALICE,
+    BASE,
+    BOB,
+    PASSWORD,
+    SERVICE,
+    World,
+    abandon,
+    bind,
+    controls,
+    entry,
+    extended,
+    frames,
+    result,
+    root_dse,
+    search,
+)
 
 from ldapmfa.core.policy import Exempt, Policy
 from ldapmfa.core.session import Rules

@@ -69,6 +69,7 @@ class Proxy:
     runs: tuple = (sys.executable, "-m", "ldapmfa", "run")
     text: str = ""
     python_path: str = str(ROOT)
+    pass_fds: tuple = ()
     tokens: dict = field(default_factory=dict)
     host: str = "127.0.0.1"
 
@@ -106,7 +107,8 @@ class Proxy:
     def start(self):
         """Start the process; returns when it answers."""
         environment = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": self.python_path}
-        self.process = Process([*self.runs, "--config", self.config], self.log, env=environment, cwd=self.path)
+        argv = [*self.runs, "--config", self.config]
+        self.process = Process(argv, self.log, env=environment, cwd=self.path, pass_fds=self.pass_fds)
         self.process.wait_until(self.answers)
 
     def answers(self):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -136,3 +137,20 @@ def copy_tree(target):
         if (ROOT / name).exists():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             (target / name).write_bytes((ROOT / name).read_bytes())
+
+
+def test_a_socket_from_systemd(slapd, tmp_path):
+    """`systemd:` endpoints: the listening socket is passed as descriptor 3."""
+    with socket.create_server(("127.0.0.1", 0)) as passed:
+        port, number = passed.getsockname()[1], passed.fileno()
+        # LISTEN_PID must be the process's own; what runs it is in between
+        runs = (
+            "bash", "-c", f'exec 3<&{number}; LISTEN_FDS=1 LISTEN_FDNAMES=ldap LISTEN_PID=$$ exec "$0" -m ldapmfa run "$@"', sys.executable,
+        )
+        listen = {"endpoint": "systemd:domain=INET:index=0", "tls": "none", "certificate": None, "key": None}
+        listen["require_tls"] = False
+        proxy = Proxy(slapd, tmp_path / "proxy", listen=listen, runs=runs, pass_fds=(number,))
+        proxy.answers = lambda: "listening" in proxy.log.read_text()
+        with proxy, Raw("127.0.0.1", port) as raw:
+            alice = slapd.user("alice")
+            assert raw.code(bind(1, alice.dn, proxy.typed("alice"))) == 0

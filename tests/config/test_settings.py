@@ -1,0 +1,131 @@
+"""What a configuration that is right says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from ipaddress import ip_network
+
+import pytest
+from config.reading import LEAST, VERBATIM
+from pydantic import ValidationError
+
+from ldapmfa.config import CodeForm, Config, Directory, DirectoryUri, Listen, load
+
+
+def test_the_configuration_of_the_issue_loads_verbatim(file, tmp_path):
+    config = load(file(VERBATIM))
+    (listener,) = config.listen
+    assert listener.endpoint == listener.name == "tcp:3389:interface=127.0.0.1"
+    assert not listener.tls_required
+    assert config.directory_of(listener).servers == (DirectoryUri(tls=False, host="127.0.0.1", port=10389),)
+    assert config.directory_of(listener).identity_name == "default"
+    assert config.store.url == f"sqlite:///{tmp_path}/state.db"
+    assert config.store.sqlite_file == tmp_path / "state.db"
+    assert config.store.key_file == tmp_path / "store.key"
+    assert config.login.factors == ("totp",)
+    assert config.code_form(listener) == CodeForm("suffix", 6, ",")
+    assert config.exempt[0].networks == (ip_network("127.0.0.0/8"),)
+    assert config.source == tmp_path / "ldapmfa.toml"
+
+
+def test_defaults_are_those_of_the_design(file):
+    config = load(file(LEAST))
+    assert config.login.model_dump() == {
+        "factors": ("totp",),
+        "code": "suffix",
+        "code_digits": 6,
+        "delimiter": ",",
+        "unenrolled": "refuse",
+        "refusal_floor": 0.25,
+        "deadline": 30,
+        "issuer": "ldapmfa",
+    }
+    assert config.limits.model_dump() == {
+        "connections": 10000,
+        "frame_before_bind": 65536,
+        "frame_after_bind": 1048576,
+        "held_requests": 100,
+        "held_bytes": 262144,
+        "buffered_bytes": 268435456,
+        "bind_timeout": 120,
+        "frame_timeout": 30,
+        "pending_logins": 5000,
+    }
+    assert (config.log.format, config.log.level) == ("auto", "info")
+    assert config.directory.verify_certificate
+    assert (config.directory.connect_timeout, config.directory.response_timeout) == (5, 10)
+    assert config.store.migrate
+
+
+def test_settings_are_frozen(file):
+    config = load(file(LEAST))
+    for table in (config, config.login, config.listen[0]):
+        with pytest.raises(ValidationError, match="frozen"):
+            setattr(table, next(iter(type(table).model_fields)), None)
+
+
+def test_a_config_made_directly_reads_no_environment(monkeypatch):
+    monkeypatch.setenv("LDAPMFA_LOGIN__CODE_DIGITS", "8")
+    config = Config(listen=(Listen(endpoint="tcp:0"),), directory=Directory(uris=("ldap://[::1]",)))
+    assert config.login.code_digits == 6
+    assert config.source is None
+    network = ip_network("10.0.0.0/8")
+    assert Listen(endpoint="tcp:0", proxy_protocol_from=(network,)).proxy_protocol_from == (network,)
+
+
+def test_an_absolute_sqlite_file_stays(file, tmp_path):
+    config = load(file(LEAST + f'[store]\nurl = "sqlite:///{tmp_path}/a/b.db?x=1"\n'), check_files=False)
+    assert config.store.sqlite_file == tmp_path / "a/b.db"
+    assert config.store.url.endswith("/a/b.db?x=1")
+
+
+def test_a_postgresql_url_does_not_show(file):
+    config = load(file(LEAST + '[store]\nurl = "postgresql://ldapmfa:hush@db/ldapmfa"\n'))
+    assert config.store.url == "postgresql://ldapmfa:hush@db/ldapmfa"
+    assert config.store.sqlite_file is None
+    assert "hush" not in repr(config)
+
+
+def test_a_listener_overrides_the_form_of_codes(file):
+    config = load(
+        file(LEAST.replace("[directory]", 'code = "delimiter"\ncode_digits = 8\ndelimiter = ";"\n[directory]'))
+    )
+    assert config.code_form(config.listen[0]) == CodeForm("delimiter", 8, ";")
+
+
+def test_several_directories_may_share_an_identity_name(file):
+    text = (
+        '[[listen]]\nendpoint = "tcp:1389:interface=127.0.0.1"\ndirectory = "corp"\n'
+        '[[listen]]\nendpoint = "tcp:1390:interface=127.0.0.1"\ndirectory = "corp-gc"\n'
+        '[directories.corp]\nuris = ["ldaps://dc1.example.com"]\nglobal_catalog = "ldaps://dc1.example.com"\n'
+        '[directories.corp-gc]\nuris = ["ldap://dc1.example.com:3268"]\nidentity_name = "corp"\n'
+    )
+    config = load(file(text))
+    assert config.directory is None
+    assert list(config.every_directory) == ["corp", "corp-gc"]
+    assert {directory.identity_name for directory in config.every_directory.values()} == {"corp"}
+    assert config.directory_of(config.listen[0]).global_catalog_server == DirectoryUri(
+        tls=True, host="dc1.example.com", port=3269
+    )
+    assert config.directory_of(config.listen[1]).global_catalog_server is None
+
+
+def test_the_service_accounts_password_comes_from_its_file_each_time(file, tmp_path):
+    (tmp_path / "pw").write_text("häsh\r\n")
+    text = LEAST + '[directory.service_account]\ndn = "cn=reader"\npassword_file = "pw"\n'
+    account = load(file(text)).directory.service_account
+    assert account.secret().reveal() == "häsh".encode()
+    (tmp_path / "pw").write_text("new")
+    assert account.secret().reveal() == b"new"
+
+
+def test_a_password_never_shows(file):
+    config = load(file(LEAST + '[directory.service_account]\ndn = "cn=reader"\npassword = "hush"\n'))
+    assert config.directory.service_account.secret().reveal() == b"hush"
+    assert "hush" not in repr(config) + str(config.model_dump()) + config.model_dump_json()
+
+
+def test_no_twisted_is_imported():
+    code = "import sys, ldapmfa.config; sys.exit(any(name.startswith('twisted') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
