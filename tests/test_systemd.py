@@ -63,6 +63,7 @@ def test_it_may_bind_low_ports_keeps_no_cores_and_does_not_retry_mistakes():
 
 
 def test_the_user_is_what_sysusers_makes(tmp_path):
+    (tmp_path / "etc").mkdir()
     ran = run(program("systemd-sysusers"), f"--root={tmp_path}", SYSTEMD / "ldapmfa.sysusers")
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / "etc" / "passwd").read_text().startswith(f"{settings()['User']}:")

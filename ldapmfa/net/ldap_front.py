@@ -273,8 +273,6 @@ class LdapFront(protocol.Protocol):
         if self._link and self._opening is None:
             self._link.relay(command.raw, command.answers, unsure=command.unsure)
             return
-        if self._closing:
-            return
         self._unrelayed.append(command)
         self._unrelayed_octets += len(command.raw)
         if self._unrelayed_octets > self._listener.rules.held_octets:

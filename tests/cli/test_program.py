@@ -184,7 +184,9 @@ class TestCheckConfig:
     def test_online_a_server_that_is_not_there_ends_with_3(self, ldapmfa):
         ran = ldapmfa.child("check-config", "--online", "--json")
         assert ran.code == 3
-        assert ran.errors == ["directory.uris: ldap://127.0.0.1:9: can't be connected to: Connection refused"]
+        assert ran.errors == [
+            f"{ldapmfa.directory}/ldapmfa.toml: directory.uris: ldap://127.0.0.1:9: can't be connected to: Connection refused"
+        ]
 
 
 class TestUsers:

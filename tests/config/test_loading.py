@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from config.reading import LEAST, VERBATIM, forbid, mistakes, only
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldapmfa.config import PLACES, Config, Directory, Listen, load, loading
@@ -211,6 +211,7 @@ def test_control_characters_do_not_reach_the_terminal(file):
     assert line.isprintable()
 
 
+@settings(deadline=None)  # the first example waits for entry points and a cold disk
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5),
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
                         [*Config.model_fields, *Listen.model_fields, *Directory.model_fields, "dn", "x"]), inner, max_size=3),

@@ -516,9 +516,12 @@ class Run(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
+        self.next_id = 1
+        self.connects()
+
+    def connects(self):
         self.session = Session(Rules(starttls=True, held_requests=3))
         self.state = "anonymous"
-        self.next_id = 1
         self.allowed = set()  # ids of frames that may be relayed
         self.held = set()  # ids of frames that may be, if the pending login succeeds
         self.held_roots = set()  # those of them that may be in any case
@@ -592,6 +595,9 @@ class Run(RuleBasedStateMachine):
     )
 
     @rule(kinds=st.lists(st.sampled_from(KINDS[:-3]) | st.sampled_from(KINDS), min_size=1, max_size=4), cut=st.integers(0, 500))
+    def sends(self, kinds, cut):
+        self.send(kinds, cut)
+
     def send(self, kinds, cut):
         before = self.state
         stream = b"".join([self.sent(kind) for kind in kinds])
@@ -608,6 +614,17 @@ class Run(RuleBasedStateMachine):
         if self.state != "closed":
             self.state = after
             assert self.session.state.name.lower() == after or self.handshaking
+
+    @rule()
+    @precondition(lambda self: self.state == "closed")
+    def connects_again(self):
+        self.connects()
+
+    @rule()
+    @precondition(lambda self: self.state in ("anonymous", "bound") and not self.handshaking)
+    def logs_in(self):
+        self.send(["bind"], 0)
+        self.login_ends(accepted=True)
 
     @rule(accepted=st.booleans())
     @precondition(lambda self: self.state == "binding")
@@ -648,5 +665,5 @@ class Run(RuleBasedStateMachine):
             assert self.session.buffered == 0
 
 
-Run.TestCase.settings = settings(deadline=None, max_examples=200, stateful_step_count=12)
+Run.TestCase.settings = settings(deadline=None, max_examples=150, stateful_step_count=20)
 TestRun = Run.TestCase

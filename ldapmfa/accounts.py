@@ -1,0 +1,361 @@
+"""What may be done to an account, handed out as a capability.
+
+Promised here: whoever holds an `Operator` can look and unlock, whoever holds an `Admin` can also enrol and remove;
+every change is recorded with its actor, in the transaction that makes it; no secret leaves but in `Enrolled`, whose
+purpose it is. "No" is a value of class `No`. Not in here: who is given which capability, and how a name is looked
+up at a directory, which is a parameter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from ldapmfa.audit import AccountChanged, LoginEnded
+from ldapmfa.core.identity import Identity, NoOneAccount
+from ldapmfa.core.secret import Secret
+from ldapmfa.errors import ConfigError
+from ldapmfa.factors import CodeFactor, Credential, Match
+from ldapmfa.store import PENDING_SECONDS, AccountRow, FactorRow, Pending, PendingRow, Store
+from ldapmfa.store.seal import Seal
+from ldapmfa.wire import dn
+
+#: Finds the one account that is called a name, at the directory.
+Lookup = Callable[[str], Awaitable[Identity | NoOneAccount]]
+
+#: How much of a factor's id names it, as long as no other begins so.
+SHORT_ID: Final = 8
+_NEAREST: Final = 5
+_EVENTS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class No:
+    """Not done, and why, for a person to read; `names` are the accounts that were meant, perhaps."""
+
+    why: Literal[
+        "unknown-account",
+        "several-accounts",
+        "bad-name",
+        "already-enrolled",
+        "unknown-factor",
+        "wrong-codes",
+        "unknown-reference",
+    ]
+    text: str
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Everybody who was ever seen or enrolled, and the enrolments that wait for somebody."""
+
+    accounts: tuple[AccountRow, ...]
+    pending: tuple[PendingRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """One account with its factors, what waits for it, and what happened last; `account` None: never seen yet."""
+
+    account: AccountRow | None
+    factors: tuple[FactorRow, ...]
+    pending: tuple[PendingRow, ...]
+    events: tuple[LoginEnded | AccountChanged, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """A new factor, with the secret that is shown this once; `expires` only for one that is pending."""
+
+    id: str
+    kind: str
+    owner: Identity | Pending
+    parameters: Mapping[str, Any]
+    expires: float | None
+    uri: Secret | None
+    codes: tuple[Secret, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """The accounts of one installation. Give away what somebody may do with it, not this.
+
+    `directory` is the identity name of the directory whose names are enrolled; `lookup` asks it, where a service
+    account can; `clock` gives seconds since the epoch, `entropy` that many random octets.
+    """
+
+    store: Store
+    factors: Mapping[str, CodeFactor]
+    issuer: str
+    clock: Callable[[], float]
+    entropy: Callable[[int], bytes]
+    directory: str = "default"
+    lookup: Lookup | None = None
+
+    def as_operator(self, actor: str) -> Operator:
+        """What `actor` may do who may look and unlock."""
+        return Operator(self, actor)
+
+    def as_admin(self, actor: str) -> Admin:
+        """What `actor` may do who may do everything."""
+        return Admin(self, actor)
+
+
+class Operator:
+    """Looks, and unlocks. A `name` is a key, DN, userPrincipalName, account name, or one typed at a login."""
+
+    def __init__(self, accounts: Accounts, actor: str) -> None:
+        self._accounts = accounts
+        self._store = accounts.store
+        self._actor = actor
+
+    async def list(self) -> Overview:
+        """Everybody."""
+        return Overview(tuple(await self._store.accounts()), tuple(await self._store.pendings()))
+
+    async def show(self, name: str, directory: str | None = None, events: int = _EVENTS) -> Details | No:
+        """All that is known of one account; `directory` is an identity name."""
+        meant = await self._meant(name, directory)
+        if isinstance(meant, No):
+            return meant
+        account, pending = meant
+        factors = await self._store.factors(account.key) if account else []
+        keys = {account.key} if account else set()
+        keys |= {waiting.owner.key for waiting in pending}
+        happened = [event for key in keys for event in await self._store.events(account=key, limit=events)]
+        happened.sort(key=lambda event: event.at, reverse=True)
+        return Details(account, tuple(factors), pending, tuple(happened[:events]))
+
+    async def factors(self) -> tuple[FactorRow, ...]:
+        """Every factor, those pending included."""
+        return tuple(await self._store.factors())
+
+    async def unlock(self, name: str, directory: str | None = None) -> AccountRow | No:
+        """Let an account try codes again; gives the account as it was before."""
+        meant = await self._meant(name, directory)
+        if isinstance(meant, No):
+            return meant
+        account, _pending = meant
+        if account is None:
+            return No("unknown-account", f"{name} has only a pending enrolment: nothing can be locked")
+        await self._store.unlock(account.key, self._change("unlocked", account.key))
+        return account
+
+    async def refusal(self, reference: str) -> LoginEnded | No:
+        """What a refusal's reference code stands for."""
+        code = "".join(char for char in reference.upper() if char.isalnum())
+        for event in await self._store.events(reference=code, limit=1) if code else ():
+            if isinstance(event, LoginEnded):
+                return event
+        return No("unknown-reference", f"nothing is recorded under the reference {reference}")
+
+    async def events(self, limit: int) -> tuple[LoginEnded | AccountChanged, ...]:
+        """What happened last, newest first."""
+        return tuple(await self._store.events(limit=limit))
+
+    # -- below
+
+    def _change(self, action: str, account: str, detail: str = "") -> AccountChanged:
+        return AccountChanged(
+            at=self._accounts.clock(), action=action, account=account, actor=self._actor, detail=detail
+        )
+
+    async def _meant(self, name: str, directory: str | None) -> tuple[AccountRow | None, tuple[PendingRow, ...]] | No:
+        """The one account that is called `name`, if it was ever seen, and what waits for it."""
+        rows = await self._store.find(directory, name)
+        pendings = await self._store.pendings()
+        called = [row for row in pendings if directory in (None, row.owner.directory) and _is_called(row.owner, name)]
+        places = {row.directory for row in rows} | {row.owner.directory for row in called}
+        if len(rows) > 1 or len(places) > 1:
+            names = [f"{row.key} ({row.dn})" for row in rows]
+            names += sorted({f"{row.owner.key} (pending)" for row in called})
+            return No("several-accounts", f"{name} is the name of several: use one of their keys", tuple(names))
+        if not rows and not called:
+            nearest = await self._nearest(name)
+            return No("unknown-account", f"nobody called {name} is enrolled or has logged in", nearest)
+        waiting = {row.factor.id: row for row in called}
+        for account in rows:
+            owners = _owners(account)
+            waiting |= {row.factor.id: row for row in pendings if row.owner in owners}
+        return (rows[0] if rows else None), tuple(waiting.values())
+
+    async def _nearest(self, name: str) -> tuple[str, ...]:
+        everybody = await self.list()
+        aliases = [alias for row in everybody.accounts for alias in (row.dn, row.upn, *row.accounts) if alias]
+        names = {alias.casefold(): alias for alias in aliases}
+        names |= {row.owner.value.casefold(): row.owner.value for row in everybody.pending}
+        return tuple(names[near] for near in difflib.get_close_matches(name.casefold(), names, _NEAREST))
+
+
+class Admin(Operator):
+    """Does everything: enrols, removes, resynchronises, rotates the key."""
+
+    async def enrol(
+        self, name: str, kind: str, options: Mapping[str, Any], *, label: str = "", add: bool = False
+    ) -> Enrolled | No:
+        """Make a factor for the account called `name` at the directory, or one that waits for it.
+
+        `options` are the factor's. Unless to `add`, an account that has one of this kind is refused. ConfigError: the
+        kind or an option is wrong.
+        """
+        accounts = self._accounts
+        factor = self._factor_of(kind)
+        owner = await self._owner(name)
+        if isinstance(owner, No):
+            return owner
+        if not add and kind in await self._kinds(owner):
+            return No("already-enrolled", f"{name} has a factor of the kind {kind} already")
+        new = factor.new(
+            entropy=accounts.entropy, account=_shown(owner), issuer=accounts.issuer, options=dict(options)
+        )
+        now = accounts.clock()
+        pending = isinstance(owner, Pending)
+        key = _normalised(owner).key if isinstance(owner, Pending) else owner.key
+        change = self._change("enrolled", key, f"{kind}, pending" if pending else kind)
+        factor_id = await self._store.enrol(owner, new, label, change)
+        return Enrolled(
+            id=factor_id,
+            kind=kind,
+            owner=owner,
+            parameters=new.parameters,
+            expires=now + PENDING_SECONDS if pending else None,
+            uri=new.uri,
+            codes=new.codes,
+        )
+
+    async def unenrol(self, name: str, directory: str | None = None) -> int | No:
+        """Forget all factors of an account, and all that wait for it; gives how many there were."""
+        meant = await self._meant(name, directory)
+        if isinstance(meant, No):
+            return meant
+        account, pending = meant
+        removed = 0
+        if account:
+            removed += await self._store.unenrol(account.key, self._change("unenrolled", account.key))
+        for owner in {waiting.owner for waiting in pending}:
+            removed += await self._store.unenrol(owner, self._change("unenrolled", owner.key))
+        return removed
+
+    async def remove_factor(self, factor_id: str) -> FactorRow | No:
+        """Forget one factor, by its id or as much of it as names it; gives what it was."""
+        found = await self._factor(factor_id)
+        if isinstance(found, No):
+            return found
+        change = self._change("factor-removed", found.account or "pending", f"{found.kind} {found.id}")
+        if not await self._store.remove_factor(found.id, change):
+            return No("unknown-factor", f"the factor {found.id} has just gone")
+        return found
+
+    async def resync(self, factor_id: str, first: str, second: str) -> FactorRow | No:
+        """Find a token that has drifted by two consecutive codes, and use them up."""
+        found = await self._factor(factor_id)
+        if isinstance(found, No):
+            return found
+        factor, now = self._factor_of(found.kind), self._accounts.clock()
+
+        def match(credential: Credential) -> Match | None:
+            return factor.resynchronise(credential, first, second, now)
+
+        change = self._change("resynchronised", found.account or "pending", f"{found.kind} {found.id}")
+        if not await self._store.resynchronise(found.id, match, change):
+            text = f"these are not two consecutive unused codes of the factor {found.id}, or its clock is too far off"
+            return No("wrong-codes", text)
+        return found
+
+    async def rotate_key(self, seal: Seal) -> str:
+        """Seal everything with a new key, and forget the old ones; gives the new key's id.
+
+        Stopped anywhere, what is sealed still opens, and it may be run again.
+        """
+        seal.add_key()
+        oldest = await self._store.reseal()
+        seal.drop_before(oldest)
+        self._store.note(self._change("key-rotated", "*", seal.newest))
+        return seal.newest
+
+    # -- below
+
+    def _factor_of(self, kind: str) -> CodeFactor:
+        factor = self._accounts.factors.get(kind)
+        if factor is None:
+            known = ", ".join(self._accounts.factors)
+            raise ConfigError([f'login.factors: does not have "{kind}", only {known}: add it there'])
+        return factor
+
+    async def _factor(self, factor_id: str) -> FactorRow | No:
+        rows = await self._store.factors()
+        short = factor_id.lower()
+        found = [row for row in rows if row.id == short or (len(short) >= SHORT_ID and row.id.startswith(short))]
+        if len(found) == 1:
+            return found[0]
+        return No("unknown-factor", f"there is no factor {factor_id}; `ldapmfa factor list` shows them")
+
+    async def _owner(self, name: str) -> Identity | Pending | No:
+        """Whose the new factor is to be."""
+        is_dn = "=" in name
+        if is_dn:
+            try:
+                dn.normalise(name)
+            except dn.DnError as broken:
+                return No("bad-name", f"{name} is not a distinguished name: {broken}")
+        if self._accounts.lookup:
+            found = await self._accounts.lookup(name)
+            if isinstance(found, Identity):
+                return found
+            if not found.matches:
+                return No("unknown-account", f"the directory has no account called {name}")
+            return No("several-accounts", f"{name} matches several accounts: use a DN", found.matches)
+        if "\\" in name and not is_dn:
+            after = name.rpartition("\\")[2]
+            return No("bad-name", f"{name} names a domain too: write the account's name alone, {after}")
+        if not name.strip():
+            return No("bad-name", "the name is empty")
+        attribute: Literal["dn", "userPrincipalName", "account"] = (
+            "dn" if is_dn else "userPrincipalName" if "@" in name else "account"
+        )
+        return Pending(self._accounts.directory, attribute, name)
+
+    async def _kinds(self, owner: Identity | Pending) -> set[str]:
+        """The kinds of factor that `owner` has, or that wait for it."""
+        pendings = await self._store.pendings()
+        if isinstance(owner, Identity):
+            owners = _owners(owner)
+            kinds = {row.kind for row in await self._store.factors(owner.key)}
+        else:
+            owners = {_normalised(owner)}
+            known = await self._store.find(owner.directory, owner.value)
+            kinds = {kind for row in known if _owners(row) & owners for kind in row.factors}
+        return kinds | {row.factor.kind for row in pendings if row.owner in owners}
+
+
+def _normalised(owner: Pending) -> Pending:
+    """`owner` as the store keeps it."""
+    value = dn.normalise(owner.value) if owner.attribute == "dn" else owner.value.casefold()
+    return replace(owner, value=value)
+
+
+def _owners(account: AccountRow | Identity) -> set[Pending]:
+    """Every owner that an enrolment for this account could wait for."""
+    owners = {_normalised(Pending(account.directory, "account", name)) for name in account.accounts}
+    if account.upn:
+        owners.add(_normalised(Pending(account.directory, "userPrincipalName", account.upn)))
+    with contextlib.suppress(dn.DnError):  # nothing can wait for a DN that can't be read
+        owners.add(_normalised(Pending(account.directory, "dn", account.dn)))
+    return owners
+
+
+def _is_called(owner: Pending, name: str) -> bool:
+    if owner.attribute == "dn":
+        return name == owner.key or dn.same(name, owner.value)
+    return name == owner.key or name.casefold() == owner.value
+
+
+def _shown(owner: Identity | Pending) -> str:
+    """What an authenticator app shows beside the issuer."""
+    if isinstance(owner, Pending):
+        return owner.value
+    return owner.upn or (owner.accounts[0] if len(owner.accounts) == 1 else owner.dn)

@@ -1,0 +1,171 @@
+"""From a command to the accounts: open the store, and run what is asynchronous, with or without a reactor.
+
+Not in here: anything that is printed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from ldapmfa.cli.command import Failed, given, load
+from ldapmfa.errors import ConfigError, DirectoryDown
+
+if TYPE_CHECKING:
+    from ldapmfa.accounts import Accounts, Lookup, No
+    from ldapmfa.config import Config
+    from ldapmfa.net.directory import Directory
+
+Value = TypeVar("Value")
+
+
+def on_accounts(work: Callable[[Accounts], Awaitable[Value]]) -> Value:
+    """What `work` returns on the accounts of the configuration; it needs no directory."""
+    config = load()
+
+    async def go() -> Value:
+        return await with_accounts(config, "default", None, work)
+
+    return asyncio.run(go())
+
+
+async def with_accounts(
+    config: Config, directory: str, lookup: Lookup | None, work: Callable[[Accounts], Awaitable[Value]]
+) -> Value:
+    """What `work` returns on the accounts, the store being open that long."""
+    from ldapmfa import factors  # noqa: PLC0415 - takes long
+    from ldapmfa.accounts import Accounts  # noqa: PLC0415
+    from ldapmfa.net import service  # noqa: PLC0415
+
+    loaded = factors.load(config.login.factors)
+    store = await service.open_store(config)
+    try:
+        issuer = config.login.issuer
+        return await work(Accounts(store, loaded, issuer, time.time, os.urandom, directory, lookup))
+    finally:
+        await store.close()
+
+
+def in_reactor(work: Callable[[Any], Coroutine[Any, Any, Value]]) -> Value:
+    """What `work`, given the reactor, returns: it may talk to a directory."""
+    from ldapmfa import tap  # noqa: PLC0415 - takes long
+
+    tap.install()
+    from twisted.internet import reactor as installed  # noqa: PLC0415 - installed just now
+
+    reactor: Any = installed
+    ended: list[Callable[[], Value]] = []
+
+    async def go() -> None:
+        try:
+            value = await work(reactor)
+        except Exception as failed:  # noqa: BLE001 - raised again where it was asked for
+            ended.append(_raising(failed))
+        else:
+            ended.append(lambda: value)
+        reactor.stop()
+
+    tasks: list[asyncio.Task[None]] = []
+    # callLater: until the reactor runs, so does not its event loop
+    reactor.callLater(0, lambda: tasks.append(asyncio.ensure_future(go())))
+    reactor.run()
+    if not ended:
+        raise click.Abort
+    return ended[0]()
+
+
+def yes(found: Value | No) -> Value:
+    """`found`, unless it is a "no": that ends the command."""
+    from ldapmfa.accounts import No  # noqa: PLC0415 - takes long
+
+    if not isinstance(found, No):
+        return found
+    lines = [found.text]
+    if found.names:
+        lines.append("did you mean:" if found.why == "unknown-account" else "they are:")
+        lines += [f"  {name}" for name in found.names]
+    if found.why == "already-enrolled":
+        lines.append("--add enrols another one; `ldapmfa user unenrol` removes what there is")
+    raise Failed(2 if found.why == "bad-name" else 1, *lines)
+
+
+def completed(
+    context: click.Context, of: Callable[[Accounts], Awaitable[list[str]]], incomplete: str
+) -> list[CompletionItem]:
+    """Those words that begin as typed, of what the store is asked for; none where that is not cheap, or fails."""
+    try:
+        with context.scope(cleanup=False):
+            settings = load(check_files=False)
+            if settings.store.sqlite_file is None or not settings.store.sqlite_file.exists():
+                return []
+            words = on_accounts(of)
+    except Exception:  # noqa: BLE001 - nobody reads an error between two strokes of the Tab key
+        return []
+    begun = incomplete.casefold()
+    return [CompletionItem(word) for word in sorted(set(words)) if word.casefold().startswith(begun)]
+
+
+def _raising(failed: Exception) -> Callable[[], Any]:
+    def again() -> Any:
+        raise failed
+
+    return again
+
+
+# -- names of directories
+
+
+def identity_name(config: Config, directory: str | None) -> str | None:
+    """The identity name of the directory that the configuration calls `directory`; None for any."""
+    if directory is None:
+        return None
+    known = config.every_directory
+    if directory not in known:
+        raise Failed(2, f"--directory: {given().source} has no directory {directory}, only {', '.join(known)}")
+    return known[directory].identity_name
+
+
+def chosen_directory(config: Config, directory: str | None) -> str:
+    """`directory`, or the one that is meant where none is named."""
+    known = config.every_directory
+    if directory is not None:
+        identity_name(config, directory)
+        return directory
+    if len(known) > 1 and "default" not in known:
+        raise Failed(2, f"--directory: is needed, for {given().source} has several: {', '.join(known)}")
+    return "default" if "default" in known else next(iter(known))
+
+
+def lookup_at(directory: Directory) -> Lookup | None:
+    """Finds an account as the directory's service account, if it has one."""
+    from ldapmfa.core.identity import Identity, NoOneAccount, find_account  # noqa: PLC0415 - takes long
+
+    settings = directory.settings
+    if settings.service_dn is None:
+        return None
+
+    place = "directory" if settings.name == "default" else f"directories.{settings.name}"
+
+    async def lookup(name: str) -> Identity | NoOneAccount:
+        try:
+            link = await directory.service_link()
+        except DirectoryDown as down:
+            more = "`ldapmfa check-config --online` tries it step by step"
+            raise Failed(3, f"{given().source}: {place}.service_account: {down}; {more}") from down
+        try:
+            capabilities = await directory.capabilities(link)
+        finally:
+            link.close()
+        base = settings.base_dn or next(iter(capabilities.naming_contexts), None)
+        if base is None:
+            raise ConfigError([f"{place}.base_dn: is needed, as the directory's rootDSE names no naming context"])
+        asking = find_account(capabilities, settings.identity_name, name, base)
+        return await directory.answer(asking)
+
+    return lookup

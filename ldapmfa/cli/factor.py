@@ -1,0 +1,107 @@
+"""`ldapmfa factor ...`: the factors themselves, by their ids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from ldapmfa.cli.accounts import completed, on_accounts, yes
+from ldapmfa.cli.command import Group, actor, answer, say, table
+from ldapmfa.cli.rows import factor_cells, factor_value
+
+if TYPE_CHECKING:
+    from ldapmfa.accounts import Accounts, Details, No
+    from ldapmfa.store import FactorRow
+
+
+def complete_id(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Ids of factors that begin as typed."""
+
+    async def ids(accounts: Accounts) -> list[str]:
+        return [row.id for row in await accounts.as_operator(actor()).factors()]
+
+    return completed(ctx, ids, incomplete)
+
+
+_id = click.argument("factor_id", metavar="ID", shell_complete=complete_id)
+
+
+@click.group(cls=Group)
+def factor() -> None:
+    """Factors, by their ids.
+
+    ID is a factor's id, or its first eight characters, as `factor list` shows them.
+    """
+
+
+@factor.command("list", examples=("ldapmfa factor list", "ldapmfa factor list alice --json"))
+@click.argument("name", required=False)
+def list_factors(name: str | None) -> None:
+    """List the factors of an account, or of all.
+
+    Those pending are listed too.
+    """
+
+    async def everything(accounts: Accounts) -> list[tuple[str, FactorRow]]:
+        operator = accounts.as_operator(actor())
+        overview = await operator.list()
+        owners = {row.key: row.dn for row in overview.accounts}
+        waiting = {row.factor.id: f"pending: {row.owner.value}" for row in overview.pending}
+        rows = await operator.factors()
+        return [(owners.get(row.account or "", waiting.get(row.id, "pending, expired")), row) for row in rows]
+
+    async def of_one(accounts: Accounts) -> Details | No:
+        return await accounts.as_operator(actor()).show(name or "")
+
+    if name is None:
+        found = on_accounts(everything)
+    else:
+        details = yes(on_accounts(of_one))
+        found = [(details.account.dn if details.account else "", row) for row in details.factors]
+        found += [(f"pending: {row.owner.value}", row.factor) for row in details.pending]
+    answer({"factors": _values(found)}, lambda: _show(found))
+
+
+def _values(found: list[tuple[str, FactorRow]]) -> list[dict[str, Any]]:
+    return [{**factor_value(row), "owner": owner} for owner, row in found]
+
+
+def _show(found: list[tuple[str, FactorRow]]) -> None:
+    if not found:
+        say("There are no factors.")
+        return
+    headings = ("owner", "factor", "label", "parameters", "created", "last used", "factor id")
+    table(headings, [(owner, *factor_cells(row)) for owner, row in found])
+
+
+@factor.command(examples=("ldapmfa factor remove 1f6a2b3c",))
+@_id
+def remove(factor_id: str) -> None:
+    """Remove one factor, pending or not."""
+
+    async def work(accounts: Accounts) -> FactorRow | No:
+        return await accounts.as_admin(actor()).remove_factor(factor_id)
+
+    row = yes(on_accounts(work))
+    text = f"removed {row.kind} {row.id}" + (f" of {row.account}" if row.account else ", which was pending")
+    answer({"removed": row.id, "kind": row.kind, "account": row.account}, lambda: say(text))
+
+
+@factor.command(examples=("ldapmfa factor resync 1f6a2b3c 123456 654321",))
+@_id
+@click.argument("code1")
+@click.argument("code2")
+def resync(factor_id: str, code1: str, code2: str) -> None:
+    """Find a token that has drifted.
+
+    It is found by two consecutive codes of it. Both are used up. For totp the clock may be five minutes off, for hotp
+    the counter 1,000 codes ahead.
+    """
+
+    async def work(accounts: Accounts) -> FactorRow | No:
+        return await accounts.as_admin(actor()).resync(factor_id, code1, code2)
+
+    row = yes(on_accounts(work))
+    answer({"resynchronised": row.id}, lambda: say(f"{row.kind} {row.id} is in step again"))

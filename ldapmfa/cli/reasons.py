@@ -1,0 +1,133 @@
+"""Why a login ended as it did, in plain words: one explanation for every reason that the record can hold.
+
+Not in here: what decides (`ldapmfa.core.login`, `ldapmfa.core.identity`, `ldapmfa.core.session`) or breaks
+(`ldapmfa.net.driver`). A test finds the reasons in these modules and fails if one has no explanation here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a reason means, and what can be done about it."""
+
+    meaning: str
+    remedy: str = ""
+
+
+_WAIT: Final = "ldapmfa user unlock NAME ends it at once; it ends by itself 15 minutes after the tenth wrong code."
+_LOG: Final = "The service's log has a line of the same time, under the same reference code."
+
+REASONS: Final[dict[str, Explanation]] = {
+    # accepted
+    "code": Explanation("The password and the code were right."),
+    "exempt": Explanation("The password was right, and an [[exempt]] entry says that this account needs no code."),
+    "password-only": Explanation(
+        'The password was right, the account has no second factor, and login.unenrolled = "password-only" lets it in.',
+        "Enrol it: ldapmfa user enrol NAME.",
+    ),
+    # refused by the login: the password first
+    "no-name": Explanation(
+        "The bind gave a password without a name, or a name with a NUL in it.", "Correct the client's settings."
+    ),
+    "password": Explanation(
+        "The directory did not accept the password, or does not know the name.",
+        "If the password is right: was the code typed behind it, as this listener expects (code, code_digits,"
+        " delimiter)? Is the account disabled, locked or expired at the directory? OpenLDAP and 389 Directory Server"
+        " take only a distinguished name.",
+    ),
+    # then the identity
+    "must-change-password": Explanation(
+        "The password was right, and the directory demands that it be changed first.",
+        "Change it where that can be done, such as at a workstation of the domain.",
+    ),
+    "other-domain": Explanation(
+        "The password was right; the account belongs to another domain of the forest, and can't be looked up here.",
+        "Set global_catalog for this directory.",
+    ),
+    "not-a-user": Explanation(
+        "The password was right, but what was bound is neither a user's nor a computer's account.",
+        "Use an account of that kind.",
+    ),
+    "no-entry": Explanation(
+        "The password was right, but the directory holds no entry for the account (such as OpenLDAP's rootdn).",
+        "Such an account passes only by an [[exempt]] entry with its DN.",
+    ),
+    # then the second factor
+    "no-code": Explanation(
+        "The password was right, and no code came with it though the account has a second factor.",
+        "Type the code as well, where this listener expects it (code, code_digits, delimiter).",
+    ),
+    "not-enrolled": Explanation(
+        "The password was right, and the account has no second factor.",
+        "Enrol it: ldapmfa user enrol NAME. If a pending enrolment should have matched, compare its name with the"
+        " account's very sAMAccountName, uid, userPrincipalName or DN: ldapmfa user list.",
+    ),
+    "wrong-code": Explanation(
+        "The password was right, the code was not.",
+        "Is it of the right token, and the clock of the token and of this machine right? ldapmfa factor resync takes"
+        " two consecutive codes of a token that has drifted.",
+    ),
+    "replayed-code": Explanation(
+        "The password was right; the code was right too, but had been used already.",
+        "Wait for the next code. A client that binds twice with one password can't work with codes.",
+    ),
+    "locked": Explanation("The password was right; too many wrong codes have locked the account's factors.", _WAIT),
+    # refused before a login
+    "malformed": Explanation("The bind request could not be read.", "The client does not speak LDAP (RFC 4511)."),
+    "clear-text": Explanation(
+        "The bind came in clear text where TLS is required, so the password was not even looked at.",
+        "Let the client use ldaps:// or StartTLS. That password crossed the network in clear text: change it.",
+    ),
+    "version": Explanation("The bind was of LDAP version 2.", "Let the client use version 3."),
+    "method": Explanation(
+        "The bind was a SASL or Sicily bind (Kerberos, NTLM, DIGEST-MD5), which can carry no code.",
+        "Let the client use simple binds.",
+    ),
+    "proxied-authorization": Explanation(
+        "The bind carried a control by which it would have acted as somebody else.", "Correct the client's settings."
+    ),
+    "control": Explanation("An anonymous bind carried a critical control.", "Correct the client's settings."),
+    "empty-password": Explanation(
+        "The bind gave a name without a password, or with nothing but a code. Some directories take that for an"
+        " anonymous bind, which succeeds.",
+        "Type the password before the code.",
+    ),
+    "too-many-logins": Explanation(
+        "More logins were under way than limits.pending_logins.", "See why logins take so long, or raise the limit."
+    ),
+    # broken
+    "client-left": Explanation(
+        "The client closed the connection before its login was decided.",
+        "Let it wait longer: its timeout must exceed the directory's answer.",
+    ),
+    "no-identity": Explanation(
+        "The password was right, but the directory's answers do not say, or contradict each other on, who was bound.",
+        f"ldapmfa check-config --online tries it; a service_account may read what the account itself may not. {_LOG}",
+    ),
+    "directory-refuses": Explanation(
+        "The directory answered the bind with a code that says nothing of the password (busy, TLS demanded ...).",
+        "If it demands TLS, use ldaps:// or starttls = true for it.",
+    ),
+    "deadline": Explanation(
+        "The login was not decided within login.deadline.", f"See which part was slow: the durations tell. {_LOG}"
+    ),
+    "directory-down": Explanation(
+        "No server of the directory could be reached, or it did not answer in time or as a directory does.",
+        "ldapmfa check-config --online tries each server.",
+    ),
+    "store-down": Explanation(
+        "The store could not be read or written, so that no code could be used up.",
+        f"Is the disk full, the database down, the key file its own? {_LOG}",
+    ),
+    "broken": Explanation("Something that a login needs was broken.", _LOG),
+    "bug": Explanation("ldapmfa itself failed; the login was refused for safety.", f"Please report it. {_LOG}"),
+}
+
+
+def explained(reason: str) -> Explanation:
+    """The explanation of `reason`; a record may have been written by a later version."""
+    return REASONS.get(reason, Explanation(f"A reason this version does not know: {reason}."))

@@ -1,0 +1,89 @@
+"""What the accounts give out, as values for JSON and as cells of a table.
+
+Promised here: times are ISO 8601 in UTC as values, and as the reader's clock shows them in cells.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ldapmfa.audit import LoginEnded
+
+if TYPE_CHECKING:
+    from ldapmfa.audit import AccountChanged
+    from ldapmfa.store import AccountRow, FactorRow, Pending, PendingRow
+
+
+def moment(seconds: float | None) -> str | None:
+    """A time as ISO 8601 in UTC."""
+    return None if seconds is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def local(seconds: float | None, otherwise: str = "never") -> str:
+    """A time as the reader's clock shows it."""
+    return otherwise if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def account_value(row: AccountRow) -> dict[str, Any]:
+    """An account."""
+    times = {name: moment(getattr(row, name)) for name in ("locked_until", "first_seen", "last_login")}
+    return {**asdict(row), **times}
+
+
+def account_cells(row: AccountRow) -> tuple[str, ...]:
+    """An account, its factors, last login, lock and key."""
+    factors = ", ".join(row.factors) or "none"
+    return row.dn, factors, local(row.last_login), local(row.locked_until, ""), row.key
+
+
+def factor_value(row: FactorRow) -> dict[str, Any]:
+    """A factor."""
+    return {**asdict(row), "created": moment(row.created), "last_used": moment(row.last_used)}
+
+
+def factor_cells(row: FactorRow) -> tuple[str, ...]:
+    """A factor: kind, label, parameters, times, and as much of its id as names it."""
+    parameters = [f"{name} {value}" for name, value in row.parameters.items()]
+    if row.kind == "recovery":
+        parameters.append(f"{row.codes_left} codes left")
+    return row.kind, row.label, ", ".join(parameters), local(row.created), local(row.last_used), short_id(row)
+
+
+def short_id(row: FactorRow) -> str:
+    """As much of a factor's id as names it on a command line."""
+    from ldapmfa.accounts import SHORT_ID  # noqa: PLC0415 - takes longer than --help may
+
+    return row.id[:SHORT_ID]
+
+
+def owner_value(owner: Pending) -> dict[str, str]:
+    """Whom an enrolment waits for."""
+    return {"directory": owner.directory, "attribute": owner.attribute, "value": owner.value, "key": owner.key}
+
+
+def pending_value(row: PendingRow) -> dict[str, Any]:
+    """An enrolment that waits."""
+    return {**owner_value(row.owner), "expires": moment(row.expires), "factor": factor_value(row.factor)}
+
+
+def pending_cells(row: PendingRow) -> tuple[str, ...]:
+    """An enrolment that waits: for whom, which factor, until when."""
+    factor = row.factor
+    waits = f"{row.owner.value} ({row.owner.attribute}, {row.owner.directory})"
+    return waits, factor.kind, factor.label, local(row.expires), short_id(factor)
+
+
+def event_value(event: LoginEnded | AccountChanged) -> dict[str, Any]:
+    """What happened."""
+    return {"event": type(event).__name__, **asdict(event), "at": moment(event.at)}
+
+
+def event_cells(event: LoginEnded | AccountChanged) -> tuple[str, ...]:
+    """What happened: when, what, from where or by whom, and the reference code."""
+    if isinstance(event, LoginEnded):
+        what = f"login {event.outcome}: {event.reason}"
+        return local(event.at), event.dn or event.name, what, f"{event.client} at {event.listener}", event.reference
+    what = f"{event.action} {event.detail}".rstrip()
+    return local(event.at), event.account, what, f"by {event.actor}", ""

@@ -1,0 +1,151 @@
+"""A login played step by step, in plain words, for `ldapmfa user test`.
+
+It is the very login that a client's bind starts (`ldapmfa.net.driver.Login`), told question by question; no step
+shows a password, a code, or any part of one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ldapmfa import audit, factors
+from ldapmfa.cli.reasons import explained
+from ldapmfa.config import Config, Listen
+from ldapmfa.core.identity import Identity, Unidentified
+from ldapmfa.core.login import (
+    Admit,
+    Attempt,
+    CodeAnswer,
+    HasFactor,
+    Identify,
+    PasswordAnswer,
+    Question,
+    RecallName,
+    Remembered,
+    VerifyCode,
+    VerifyPassword,
+)
+from ldapmfa.core.policy import Address
+from ldapmfa.core.secret import Secret, is_usable
+from ldapmfa.net import service
+from ldapmfa.net.driver import Bind, Doorway, Login, RefusedShapes
+from ldapmfa.wire import ldap
+
+_CODES: Final = {
+    "accepted": "it is right, and now used up",
+    "wrong": "it is wrong; ten wrong ones in a row lock the account for 15 minutes",
+    "replayed": "it was right, but is used up already",
+    "locked": "not looked at, for too many wrong ones have locked the account",
+    "not-enrolled": "the account has no factor to compare it with",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it ended, and what that means."""
+
+    outcome: audit.Outcome
+    reason: str
+    meaning: str
+    remedy: str
+    detail: str = ""
+    reference: str = ""
+    account: str | None = None
+
+
+def typed(config: Config, listen: Listen, password: bytes, code: bytes) -> Secret:
+    """What a user types into the one password field of a client of `listen`."""
+    form = config.code_form(listen)
+    between = form.delimiter.encode() if code and form.style == "delimiter" else b""
+    return Secret(password + between + code)
+
+
+async def play(
+    config: Config,
+    listen: Listen,
+    name: str,
+    secret: Secret,
+    *,
+    client: Address | None,
+    actor: str,
+    reactor: Any,
+    step: Callable[[str], None],
+) -> Outcome:
+    """Play it at `listen`'s directory; `step` hears what is done, and what came of it."""
+    form = service.code_form(config, listen)
+    if name and not is_usable(secret, form):
+        why = explained("empty-password")
+        return Outcome("refused", "empty-password", why.meaning, why.remedy)
+    directory = service.directories(config, reactor)[listen.directory]
+    ended: list[audit.LoginEnded] = []
+
+    def record(event: audit.Event) -> None:
+        if isinstance(event, audit.LoginEnded):
+            ended.append(event)
+
+    store = await service.open_store(config)
+    try:
+        doorway = Doorway(
+            store=store,
+            factors=factors.load(config.login.factors),
+            clock=reactor,
+            now=time.time,
+            reference=service.reference_code,
+            record=record,
+            refused=RefusedShapes(reactor),
+            refusal_floor=0.0,
+            deadline=config.login.deadline,
+        )
+        policy = service.policy(config)
+        attempt = Attempt(name, secret, directory.settings.identity_name, client, form, policy)
+        where = f"{client or 'no address'}, ldapmfa user test by {actor}"
+        bind = Bind(attempt, 1, name.encode(errors="surrogateescape"), b"", listen.name, where)
+        login = Login(bind, doorway, directory, None, told=lambda question, reply: step(_told(question, reply)))
+        answer = await login.play(_at_once)
+        if answer.link:
+            answer.link.close()
+    finally:
+        await store.close()
+    (event,) = ended
+    why = explained(event.reason)
+    return Outcome(
+        event.outcome, event.reason, why.meaning, why.remedy, event.detail, event.reference, event.account
+    )
+
+
+async def _at_once() -> None:
+    """Nothing is to be waited for."""
+
+
+def _told(question: Question, reply: Any) -> str:
+    """One question of the login and its answer, in plain words and without any secret."""
+    match question, reply:
+        case RecallName(), Remembered(recall):
+            known = (
+                "an enrolment waits for an account of that name"
+                if recall.pending
+                else "an account of that name has a factor"
+                if recall.enrolled
+                else "an account of that name has logged in, and has no factor"
+                if recall.known
+                else "nothing"
+            )
+            return f"What was typed ends like a code. What is remembered of the name: {known}."
+        case VerifyPassword(_, shape), PasswordAnswer(code, text):
+            what = "without the code" if shape == "cut" else "as a whole, as no code was typed, or none is expected"
+            said = "it is right" if code == ldap.SUCCESS else f"refused with result code {code}"
+            return f"The directory was asked about the password, {what}: {said}" + (f" ({text})." if text else ".")
+        case Identify(), Identity(_, account, dn):
+            return f"The directory says who that is: {dn} ({account})."
+        case Identify(), Unidentified(reason, detail):
+            return f"The directory says who that is, and that it must not log in: {reason} ({detail})."
+        case HasFactor(), bool(has):
+            return "The account has a factor, or one that waits for it." if has else "The account has no factor."
+        case VerifyCode(), CodeAnswer(result, factor):
+            return f"The code was compared: {_CODES[result]}" + (f" (factor {factor})." if factor else ".")
+        case Admit(_, reason), _:
+            return f"No code is needed: {reason}."
+    return type(question).__name__

@@ -1,0 +1,412 @@
+"""`ldapmfa user ...`: who is enrolled, enrolling, unlocking, and a login played step by step."""
+
+from __future__ import annotations
+
+import sys
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+from click.shell_completion import CompletionItem
+
+from ldapmfa.cli.accounts import (
+    chosen_directory,
+    completed,
+    identity_name,
+    in_reactor,
+    lookup_at,
+    on_accounts,
+    with_accounts,
+    yes,
+)
+from ldapmfa.cli.command import Failed, Group, actor, answer, given, load, say, table, warn
+from ldapmfa.cli.rows import (
+    account_cells,
+    account_value,
+    event_cells,
+    event_value,
+    factor_cells,
+    factor_value,
+    local,
+    moment,
+    owner_value,
+    pending_cells,
+    pending_value,
+)
+
+if TYPE_CHECKING:
+    from ldapmfa.accounts import Accounts, Details, Enrolled, No, Overview
+    from ldapmfa.config import Config
+    from ldapmfa.store import AccountRow
+
+#: Kinds of factor that have codes of digits.
+_DIGITS: Final = ("totp", "hotp")
+_ATTRIBUTES: Final = {
+    "dn": "the DN",
+    "userPrincipalName": "the userPrincipalName",
+    "account": "the sAMAccountName or uid",
+}
+
+
+def complete_name(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Names of accounts that begin as typed."""
+
+    async def names(accounts: Accounts) -> list[str]:
+        overview = await accounts.as_operator(actor()).list()
+        found = [row.accounts[0] if len(row.accounts) == 1 else row.dn for row in overview.accounts]
+        return found + [row.owner.value for row in overview.pending]
+
+    return completed(ctx, names, incomplete)
+
+
+_name = click.argument("name", shell_complete=complete_name)
+_directory = click.option(
+    "--directory", metavar="NAME", help="The directory it is in, as the configuration calls it; default: any."
+)
+
+
+@click.group(cls=Group)
+def user() -> None:
+    """Accounts: list, enrol, unlock, test a login.
+
+    NAME is an account's name (sAMAccountName or uid), userPrincipalName, DN, or its key as `user list` shows it.
+    """
+
+
+# -- looking
+
+
+@user.command("list", examples=("ldapmfa user list", "ldapmfa user list --json"))
+def list_users() -> None:
+    """List accounts and pending enrolments.
+
+    Accounts are listed with their factors, locks and last logins, pending enrolments with when they expire.
+    """
+
+    async def work(accounts: Accounts) -> Overview:
+        return await accounts.as_operator(actor()).list()
+
+    found = on_accounts(work)
+
+    def show() -> None:
+        if found.accounts:
+            table(("account", "factors", "last login", "locked until", "key"), map(account_cells, found.accounts))
+        if found.pending:
+            say("Pending: claimed by the account of that name, at its first right password with the right code.\n")
+            table(("waits for", "factor", "label", "expires", "factor id"), map(pending_cells, found.pending))
+        if not found.accounts and not found.pending:
+            say("Nobody is enrolled, and nobody has logged in. `ldapmfa user enrol NAME` enrols somebody.")
+
+    accounts = [account_value(row) for row in found.accounts]
+    answer({"accounts": accounts, "pending": [pending_value(row) for row in found.pending]}, show)
+
+
+@user.command(examples=("ldapmfa user show alice", "ldapmfa user show alice@example.com --json"))
+@_name
+@_directory
+def show(name: str, directory: str | None) -> None:
+    """Show all that is known of one account.
+
+    These are its names, factors and lock, what waits for it, and what happened last.
+    """
+    within = identity_name(load(), directory) if directory else None
+
+    async def work(accounts: Accounts) -> Details | No:
+        return await accounts.as_operator(actor()).show(name, within)
+
+    found = yes(on_accounts(work))
+    value = {
+        "account": account_value(found.account) if found.account else None,
+        "factors": [factor_value(row) for row in found.factors],
+        "pending": [pending_value(row) for row in found.pending],
+        "events": [event_value(event) for event in found.events],
+    }
+    answer(value, lambda: _show_details(found))
+
+
+def _show_details(found: Details) -> None:
+    account = found.account
+    if account:
+        say(f"{account.dn}")
+        say(f"  key                {account.key}")
+        say(f"  names              {', '.join(account.accounts) or 'none'}")
+        say(f"  userPrincipalName  {account.upn or 'none'}")
+        say(f"  first seen         {local(account.first_seen)}")
+        say(f"  last login         {local(account.last_login)}")
+        say(f"  locked until       {local(account.locked_until, 'not locked')}")
+        say(f"  wrong codes        {account.wrong_codes} in a row")
+    if found.factors:
+        table(("factor", "label", "parameters", "created", "last used", "factor id"), map(factor_cells, found.factors))
+    elif account:
+        say("\nIt has no factor.")
+    if found.pending:
+        say("\nPending:")
+        table(("waits for", "factor", "label", "expires", "factor id"), map(pending_cells, found.pending))
+    if found.events:
+        say("\nWhat happened last:")
+        table(("when", "who", "what", "from", "reference"), map(event_cells, found.events))
+
+
+# -- changing
+
+
+@user.command(
+    examples=(
+        "ldapmfa user enrol alice",
+        "ldapmfa user enrol alice@example.com --kind totp --label phone",
+        'ldapmfa user enrol "cn=Alice,ou=staff,dc=example,dc=com" --kind recovery --add',
+        "ldapmfa user enrol alice --json | jq -r .uri",
+    )
+)
+@click.argument("name")
+@click.option("--kind", metavar="KIND", help="totp, hotp, recovery, or a plug-in; default: the first of login.factors.")
+@click.option(
+    "--algorithm",
+    type=click.Choice(["SHA1", "SHA256", "SHA512"], case_sensitive=False),
+    help="Of totp; default: SHA1, which every app knows.",
+)
+@click.option(
+    "--digits",
+    type=click.Choice(["6", "8"]),
+    help="Of totp and hotp; default: as the listeners expect (code_digits).",
+)
+@click.option("--period", type=click.IntRange(1, 120), help="Of totp, in seconds; default: 30, which every app knows.")
+@click.option("--label", default="", help="What to call the factor in lists, such as phone.")
+@click.option("--add", is_flag=True, help="Enrol although the account has a factor of this kind.")
+@_directory
+def enrol(
+    *,
+    name: str,
+    kind: str | None,
+    algorithm: str | None,
+    digits: str | None,
+    period: int | None,
+    label: str,
+    add: bool,
+    directory: str | None,
+) -> None:
+    """Enrol an account for a second factor.
+
+    Prints a QR code and the otpauth URI, or the recovery codes. Where the directory has a service_account, NAME is
+    looked up, and the factor hangs on the account found. Otherwise the enrolment is pending: the account whose DN,
+    userPrincipalName (NAME with an @), or sAMAccountName or uid is this very NAME claims it at its first right
+    password with the right code. It expires in seven days.
+
+    What is printed is the secret: show it to nobody but the account's owner.
+    """
+    config = load()
+    place = chosen_directory(config, directory)
+    kind = kind or config.login.factors[0]
+    if kind not in config.login.factors:
+        known = ", ".join(config.login.factors)
+        raise Failed(2, f'{config.source}: login.factors: does not have "{kind}", only {known}: add it there')
+    options: dict[str, Any] = {}
+    warnings: list[str] = []
+    if kind in _DIGITS:
+        options["digits"], warnings = _digits(config, place, int(digits) if digits else None)
+    elif digits:
+        options["digits"] = int(digits)
+    if algorithm:
+        options["algorithm"] = algorithm.lower()
+    if period:
+        options["period"] = period
+    made = yes(_enrolled(config, place, lambda admin: admin.enrol(name, kind, options, label=label, add=add)))
+    _answer_enrolled(made, warnings)
+
+
+def _enrolled(config: Config, place: str, work: Any) -> Enrolled | No:
+    """What `work` returns, given an admin of the accounts in the directory `place`."""
+    table = config.every_directory[place]
+    identity = table.identity_name
+
+    async def go(reactor: Any) -> Enrolled | No:
+        from ldapmfa.net import service  # noqa: PLC0415 - takes long
+
+        lookup = lookup_at(service.directories(config, reactor)[place]) if reactor else None
+
+        async def on(accounts: Accounts) -> Enrolled | No:
+            made: Enrolled | No = await work(accounts.as_admin(actor()))
+            return made
+
+        return await with_accounts(config, identity, lookup, on)
+
+    if table.service_account:
+        return in_reactor(go)
+    import asyncio  # noqa: PLC0415 - takes long
+
+    return asyncio.run(go(None))
+
+
+def _digits(config: Config, place: str, digits: int | None) -> tuple[int, list[str]]:
+    """How many digits codes are to have, and a warning where some listener would not take them."""
+    listeners = [listen for listen in config.listen if listen.directory == place] or list(config.listen)
+    # behind a delimiter a code of any length is found
+    wanted = {listen.name: config.code_form(listen) for listen in listeners}
+    lengths = [form.digits for form in wanted.values() if form.style == "suffix"]
+    if digits is None:
+        default = config.login.code_digits
+        digits = default if default in lengths or not lengths else lengths[0]
+    misfits = [name for name, form in wanted.items() if form.style == "suffix" and form.digits != digits]
+    if len(misfits) == len(wanted):
+        raise Failed(
+            2,
+            f"--digits {digits}: no listener takes such codes: they cut {lengths[0]} digits off ({config.source}: "
+            f'login.code_digits); leave --digits out, or set code_digits or code = "delimiter"',
+        )
+    return digits, [f"the listener {name} takes no codes of {digits} digits: see its code_digits" for name in misfits]
+
+
+def _answer_enrolled(made: Enrolled, warnings: list[str]) -> None:
+    from ldapmfa.store import Pending  # noqa: PLC0415 - takes long
+
+    pending = made.owner if isinstance(made.owner, Pending) else None
+    value: dict[str, Any] = {
+        "id": made.id,
+        "kind": made.kind,
+        "account": None if pending else made.owner.key,
+        "dn": None if isinstance(made.owner, Pending) else made.owner.dn,
+        "pending": owner_value(pending) if pending else None,
+        "expires": moment(made.expires),
+        "parameters": dict(made.parameters),
+        "warnings": warnings,
+    }
+    if made.uri:
+        value["uri"] = made.uri.reveal().decode()
+    if made.codes:
+        value["codes"] = [code.reveal().decode() for code in made.codes]
+
+    def show() -> None:
+        for warning in warnings:
+            warn(warning)
+        if made.uri:
+            import segno  # noqa: PLC0415 - takes long
+
+            uri = made.uri.reveal().decode()
+            segno.make(uri, micro=False).terminal(sys.stdout, compact=True, border=2)
+            click.echo(f"\nScan it with an authenticator app, or type in what is behind secret=:\n{uri}\n")
+        for code in made.codes:
+            click.echo(code.reveal().decode())
+        if made.codes:
+            say("\nEach of these codes is good once, in the place of a one-time code. Keep them on paper.\n")
+        if isinstance(made.owner, Pending):
+            whose = f"{_ATTRIBUTES[made.owner.attribute]} is {made.owner.value}"
+            say(
+                f"Pending until {local(made.expires)}: claimed by the account of which {whose}, at its first right "
+                "password with the right code."
+            )
+        else:
+            say(f"Enrolled: {made.owner.dn}")
+        say(f"`ldapmfa user test NAME` plays a login with it. Its id is {made.id}.")
+
+    answer(value, show)
+
+
+@user.command(
+    examples=("ldapmfa user unenrol alice", "ldapmfa user unenrol default/guid:0123456789abcdef0123456789abcdef")
+)
+@_name
+@_directory
+def unenrol(name: str, directory: str | None) -> None:
+    """Remove all factors of an account.
+
+    Enrolments that wait for it are removed too. What then becomes of its logins, login.unenrolled says.
+    """
+    within = identity_name(load(), directory) if directory else None
+
+    async def work(accounts: Accounts) -> int | No:
+        return await accounts.as_admin(actor()).unenrol(name, within)
+
+    removed = yes(on_accounts(work))
+    answer({"removed": removed}, lambda: say(f"{name}: {removed} removed" if removed else f"{name} had no factor"))
+
+
+@user.command(examples=("ldapmfa user unlock alice",))
+@_name
+@_directory
+def unlock(name: str, directory: str | None) -> None:
+    """End an account's lock.
+
+    It may try codes again that was locked for ten wrong ones in a row.
+    """
+    within = identity_name(load(), directory) if directory else None
+
+    async def work(accounts: Accounts) -> AccountRow | No:
+        return await accounts.as_operator(actor()).unlock(name, within)
+
+    before = yes(on_accounts(work))
+    locked = before.locked_until is not None
+    text = "is not locked any more" if locked else "was not locked"
+    value = {"account": before.key, "was_locked": locked, "wrong_codes": before.wrong_codes}
+    answer(value, lambda: say(f"{before.dn} {text}"))
+
+
+# -- testing
+
+
+@user.command(
+    examples=(
+        'ldapmfa user test "cn=Alice,ou=staff,dc=example,dc=com"',
+        "ldapmfa user test alice@example.com --listener vpn --from 10.1.2.3",
+        r"""printf '%s\n' "$PASSWORD" "$CODE" | ldapmfa user test alice --password-stdin --json""",
+    )
+)
+@_name
+@click.option("--listener", metavar="NAME", help="The listener to log in at; default: the first.")
+@click.option("--from", "address", metavar="ADDRESS", help="The client's address, for [[exempt]]; default: none.")
+@click.option("--password-stdin", is_flag=True, help="Read the password, and from a second line the code, as input.")
+def test(*, name: str, listener: str | None, address: str | None, password_stdin: bool) -> int:
+    """Play a login, step by step.
+
+    Asks for password and code, and says in plain words what is done with them. It is a real login, at the directory,
+    with everything that it changes: the code is used up, wrong ones count, and a pending enrolment is claimed. NAME
+    is sent as it stands: OpenLDAP and 389 Directory Server take only a DN. Exit code 0: the login was accepted. 1:
+    refused. 3: something was broken.
+    """
+    from ldapmfa.cli import trial  # noqa: PLC0415 - takes long
+
+    config = load()
+    known = {listen.name: listen for listen in config.listen}
+    if listener and listener not in known:
+        raise Failed(2, f"--listener: {config.source} has no listener {listener}, only {', '.join(known)}")
+    try:
+        client = ip_address(address) if address else None
+    except ValueError:
+        raise Failed(2, f"--from: {address} is not an IP address") from None
+    if password_stdin:
+        password, code = (sys.stdin.buffer.readline().rstrip(b"\r\n") for _ in range(2))
+    else:
+        password = click.prompt("Password", hide_input=True, err=True).encode()
+        code = click.prompt("Code (none: just Enter)", default="", show_default=False, err=True).strip().encode()
+    listen = known[listener] if listener else config.listen[0]
+    typed = trial.typed(config, listen, password, code)
+    steps: list[str] = []
+
+    def step(text: str) -> None:
+        steps.append(text)
+        if not given().json:
+            say(f"{len(steps)}. {text}")
+
+    outcome = in_reactor(
+        lambda reactor: trial.play(
+            config, listen, name, typed, client=client, actor=actor(), reactor=reactor, step=step
+        )
+    )
+    value = {
+        "outcome": outcome.outcome,
+        "reason": outcome.reason,
+        "meaning": outcome.meaning,
+        "remedy": outcome.remedy,
+        "detail": outcome.detail,
+        "reference": outcome.reference,
+        "account": outcome.account,
+        "steps": steps,
+    }
+
+    def result() -> None:
+        say(f"\n{outcome.outcome.capitalize()} ({outcome.reason}). {outcome.meaning}")
+        for line in (outcome.detail, outcome.remedy):
+            if line:
+                say(line)
+
+    answer(value, result)
+    return {"accepted": 0, "refused": 1}.get(outcome.outcome, 3)

@@ -1,0 +1,31 @@
+"""All settings as typed, frozen classes, read from a TOML file and the environment.
+
+Promised here: `load` gives a `Config` that is right in itself, or raises one `ConfigError` that lists every
+mistake, each as a line with the file, the line's number, the key, what is wrong and what would be right; no line
+shows a value that could be a secret. Not in here: whether the directory can be reached, and anything of Twisted.
+
+`values` says what single values mean, `settings` which keys there are, `checks` what only several keys, files or
+ports can tell, `loading` reads, and `pages` writes ``conf/ldapmfa.toml`` and the reference page.
+"""
+
+from __future__ import annotations
+
+from ldapmfa.config.checks import port_mistakes
+from ldapmfa.config.loading import PLACES, load
+from ldapmfa.config.pages import conf_text, reference_text
+from ldapmfa.config.settings import CodeForm, Config, Directory, Listen
+from ldapmfa.config.values import DirectoryUri, Endpoint
+
+__all__ = [
+    "PLACES",
+    "CodeForm",
+    "Config",
+    "Directory",
+    "DirectoryUri",
+    "Endpoint",
+    "Listen",
+    "conf_text",
+    "load",
+    "port_mistakes",
+    "reference_text",
+]

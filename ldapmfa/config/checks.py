@@ -1,0 +1,256 @@
+"""What only several keys together, the files they name, or the machine's ports can tell.
+
+Promised here: a check looks at what it needs and no further, so that a mistake hides no other one. Most are
+pydantic's validators of the later one of two keys: `info.data` holds the earlier ones of its table that are right,
+and `info.context` the `Reading`. Nothing is checked in what is made directly, without a file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from pydantic import AfterValidator, ValidationInfo
+
+from ldapmfa.config.values import DirectoryUri, Endpoint, nearest
+from ldapmfa.wire import dn
+
+if TYPE_CHECKING:
+    from ldapmfa.config.settings import Config
+
+
+#: What looks at a value; ValueError says what is wrong with it.
+Check = Callable[[Any, ValidationInfo], None]
+
+
+def when_read(check: Check) -> AfterValidator:
+    """`check`, which raises ValueError, as a validator; it sees None where the file says nothing."""
+
+    def validate(value: Any, info: ValidationInfo) -> Any:
+        if info.context:
+            check(value, info)
+        return value
+
+    return AfterValidator(validate)
+
+
+def when_files_exist(check: Check) -> AfterValidator:
+    """The same for a check of a file: only where one is named, and if files are to be looked at."""
+
+    def look(value: Any, info: Any) -> None:
+        if value is not None and info.context.check_files:
+            check(value, info)
+
+    return when_read(look)
+
+
+# --- keys that go together -------------------------------------------------------------------------------
+
+
+@when_read
+def directory_exists(name: str, info: Any) -> None:
+    """A listener's directory is one of those in the file."""
+    known = info.context.directories
+    if name == "default" not in known:
+        raise ValueError('is "default", but there is no [directory] table: add one with uris = ["ldaps://..."]')
+    if name not in known:
+        raise ValueError(f"there is no [directories.{name}] table; {nearest(name, known)}")
+
+
+@when_read
+def identity_name_exists(name: str | None, info: Any) -> None:
+    """Accounts are kept, and compared, under the identity name of their directory."""
+    known = set(info.context.directories.values())
+    if name is not None and name not in known:
+        raise ValueError(f"no directory has this identity_name; {nearest(name, sorted(known))}")
+
+
+@when_read
+def goes_with_tls(file: Path | None, info: ValidationInfo) -> None:
+    """A listener's certificate and key are named if and only if it speaks TLS."""
+    tls = info.data.get("tls")
+    if tls == "none" and file is not None:
+        raise ValueError('is pointless with tls = "none": set tls = "starttls" or "ldaps", or remove this line')
+    if tls in {"starttls", "ldaps"} and file is None:
+        raise ValueError(f'is missing, and needed with tls = "{tls}": name a PEM file')
+
+
+@when_read
+def can_be_required(required: bool | None, info: ValidationInfo) -> None:  # noqa: FBT001 - a validator
+    """Where TLS is demanded there is some."""
+    why = "is true"
+    if info.data.get("tls") == "none" and "endpoint" in info.data:
+        if required is None and not Endpoint.parse(info.data["endpoint"]).local:
+            required, why = True, "is true by default, as others than this machine can connect,"
+        if required:
+            raise ValueError(
+                f'{why} while tls = "none", so that nobody could log in: set tls = "starttls" or "ldaps" with '
+                "certificate and key, or listen on interface=127.0.0.1, or, if passwords may cross the network "
+                "in clear text, set require_tls = false"
+            )
+
+
+@when_read
+def goes_with_uris(starttls: bool, info: ValidationInfo) -> None:  # noqa: FBT001 - a validator
+    """StartTLS is for ldap://."""
+    uris = [*info.data.get("uris", ()), info.data.get("global_catalog") or "ldap://none"]
+    if starttls and any(DirectoryUri.parse(uri).tls for uri in uris):
+        raise ValueError("does not go with ldaps:// in uris or global_catalog: write ldap:// there, or remove starttls")
+
+
+@when_read
+def one_password(password: object, info: ValidationInfo) -> None:
+    """A service account's password is given in one of two ways."""
+    if "password_file" in info.data and (password is None) == (info.data["password_file"] is None):
+        raise ValueError(
+            "is missing, and password_file too: give one" if password is None else "or password_file: keep one"
+        )
+
+
+@when_read
+def can_match(account: str, _: ValidationInfo) -> None:
+    """An exempt account is written in a form that accounts are compared in, so that no entry is dead."""
+    forms = "a DN, a userPrincipalName (user@...) or an account name (sAMAccountName or uid)"
+    if "=" in account:
+        try:
+            dn.parse(account)
+        except dn.DnError as wrong:
+            raise ValueError(f"must be {forms}; as a DN it is not valid: {wrong}") from None
+    elif "\\" in account:
+        raise ValueError(f"must be {forms}: leave out the domain and the backslash")
+    elif re.fullmatch(r"\{?[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\}?", account):
+        raise ValueError(f"must be {forms}, not an objectGUID or entryUUID")
+
+
+@when_read
+def is_new(name: str, info: Any) -> None:
+    """No two listeners have the same name, as the audit trail tells them apart by it."""
+    if name in info.context.names:
+        raise ValueError("is another listener's name too: give each listener a name of its own")
+    info.context.names.update({name} - {""})  # it has none where its endpoint is mistaken
+
+
+# --- files -----------------------------------------------------------------------------------------------
+
+
+def why_unreadable(error: OSError) -> str:
+    """What is wrong with a file that can't be read."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "does not exist"
+    if isinstance(error, IsADirectoryError):
+        return "is a directory, where a file is needed"
+    if isinstance(error, PermissionError):
+        return f"can't be read by user id {os.geteuid()}: give it to that user, or allow its group to read"
+    return f"can't be read: {error.strerror}"
+
+
+def _octets(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{file} {why_unreadable(error)}") from None
+
+
+def _certificates(file: Path) -> list[x509.Certificate]:
+    octets = _octets(file)
+    try:
+        return x509.load_pem_x509_certificates(octets)
+    except ValueError:
+        raise ValueError(f"{file} holds no PEM certificate (-----BEGIN CERTIFICATE-----)") from None
+
+
+@when_files_exist
+def is_certificate(file: Path, _: ValidationInfo) -> None:
+    """A file of certificates can be read."""
+    _certificates(file)
+
+
+@when_files_exist
+def is_key(file: Path, info: ValidationInfo) -> None:
+    """A private key can be read, and belongs to the certificate."""
+    octets = _octets(file)
+    try:
+        public = serialization.load_pem_private_key(octets, None).public_key()
+    except TypeError:
+        raise ValueError(
+            f"{file} is protected by a pass phrase, which nobody could type at start: "
+            "write it without one (openssl pkey -in FILE -out NEW-FILE) and chmod 600 it"
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError(f"{file} holds no PEM private key (-----BEGIN PRIVATE KEY-----)") from None
+    certificate = info.data.get("certificate")
+    if certificate and _certificates(certificate)[0].public_key() != public:
+        raise ValueError(
+            f"{file} does not belong to the first certificate in {certificate}: "
+            "name the pair, with the server's own certificate before its chain"
+        )
+
+
+@when_files_exist
+def is_password(file: Path, _: ValidationInfo) -> None:
+    """A file with a password can be read."""
+    if not _octets(file).strip():
+        raise ValueError(f"{file} is empty: write the password into it")
+
+
+@when_files_exist
+def is_store_key(file: Path, _: ValidationInfo) -> None:
+    """The key of the store can be read; who else may, and what is in it, `ldapmfa.store.seal` says at start."""
+    if not os.path.lexists(file):
+        raise ValueError(f"{file} does not exist; `ldapmfa init` makes it")
+    _octets(file)
+
+
+@when_files_exist
+def has_place(url: str, _: ValidationInfo) -> None:
+    """The directory of an SQLite file exists."""
+    parent = os.path.dirname(sqlite_path(url))  # noqa: PTH120 - "" has none, while Path("") has one
+    if parent and not os.path.isdir(parent):  # noqa: PTH112 - Path.is_dir raises where it may not look
+        raise ValueError(f"there is no directory {parent}: create it, or name another")
+
+
+def sqlite_path(url: str) -> str:
+    """The file in the URL of a SQLite database, "" in that of another."""
+    return url.partition(":///")[2].partition("?")[0] if url.startswith("sqlite") else ""
+
+
+# --- ports -----------------------------------------------------------------------------------------------
+
+
+def port_mistakes(config: Config) -> list[str]:
+    """A line for each TCP endpoint that can't be listened on now; all are for a moment, to find out."""
+    mistakes = []
+    with ExitStack() as listening:
+        for number, listener in enumerate(config.listen):
+            port, address = listener.where.port, str(listener.where.address) if listener.where.port is not None else ""
+            if port is None:
+                continue
+            try:
+                family = socket.AF_INET6 if ":" in address else socket.AF_INET
+                probe = listening.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((address, port))
+                probe.listen(1)
+            except OSError as error:
+                why = _NOT_BOUND.get(error.errno or 0, f"can't be listened on: {error.strerror}")
+                mistakes.append(f"listen[{number}].endpoint: port {port} on {address} {why}")
+    return mistakes
+
+
+_NOT_AVAILABLE: Final = "is not available: this machine has no such address (`ip address` lists those it has)"
+_NOT_BOUND: Final = {
+    errno.EADDRINUSE: "is in use, by another program (`ss -ltnp` names it) or another listener: choose another port",
+    errno.EACCES: "is not allowed for this user: ports below 1024 need CAP_NET_BIND_SERVICE, which the systemd unit "
+    "gives (AmbientCapabilities=CAP_NET_BIND_SERVICE); or choose a port from 1024 on",
+    errno.EADDRNOTAVAIL: _NOT_AVAILABLE,
+    errno.EAFNOSUPPORT: _NOT_AVAILABLE,
+}

@@ -1,0 +1,301 @@
+"""The settings: a class for each table of the file, and what each key is for.
+
+Promised here: frozen classes; the docstrings below the keys are what ``conf/ldapmfa.toml`` and the reference page
+say, with `examples` where a default says too little. Not in here: how they are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationInfo, field_validator
+
+from ldapmfa.config import checks
+from ldapmfa.config.values import (
+    CodeStyle,
+    Delimiter,
+    Digits,
+    DirectoryName,
+    DirectoryUri,
+    Endpoint,
+    EndpointText,
+    Factor,
+    File,
+    Flag,
+    IdentityName,
+    Network,
+    Number,
+    OtherName,
+    Seconds,
+    StoreUrl,
+    Text,
+    Uri,
+    Whole,
+)
+from ldapmfa.core.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class CodeForm:
+    """How a listener's clients add a code to the password."""
+
+    style: CodeStyle
+    digits: int
+    delimiter: str
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True, use_attribute_docstrings=True
+    )
+
+
+class Listen(_Table):
+    """Where clients connect; repeat the table for more listeners."""
+
+    endpoint: EndpointText = Field(examples=["tcp:389:interface=127.0.0.1"])
+    """Where to listen, as a Twisted endpoint string of the kind tcp:, tcp6:, unix: or systemd:; tcp: without
+    interface= listens on every IPv4 address."""
+    name: Annotated[str, checks.is_new] = Field("", examples=["vpn"])
+    """What this listener is called in the log and the audit trail; its endpoint string if not given."""
+    directory: Annotated[DirectoryName, checks.directory_exists] = "default"
+    """The directory behind this listener: "default" is [directory], any other name is [directories.NAME]."""
+    tls: Literal["none", "starttls", "ldaps"] = "none"
+    """Encryption towards the clients: none, on the client's request (StartTLS), or from the first byte (LDAPS)."""
+    certificate: Annotated[File | None, checks.goes_with_tls, checks.is_certificate] = Field(
+        None, examples=["/etc/ldapmfa/tls/cert.pem"]
+    )
+    """The PEM file with this listener's certificate first and the chain after it; needed unless tls is none."""
+    key: Annotated[File | None, checks.goes_with_tls, checks.is_key] = Field(
+        None, examples=["/etc/ldapmfa/tls/key.pem"]
+    )
+    """The PEM file with the certificate's private key, without a pass phrase; needed unless tls is none."""
+    require_tls: Annotated[Flag | None, checks.can_be_required] = Field(None, examples=[True])
+    """Whether a bind in clear text is refused with confidentialityRequired (13); if not given, it is, but not on a
+    loopback address or a Unix socket."""
+    proxy_protocol_from: tuple[Network, ...] = ()
+    """Load balancers from which a PROXY protocol header (v1 or v2) is accepted, so that rules see the real client;
+    from anywhere else such a header ends the connection."""
+    code: CodeStyle | None = Field(None, examples=["suffix"])
+    """How a code is added to the password at this listener; as in [login] if not given."""
+    code_digits: Digits | None = Field(None, examples=[6])
+    """How many digits a code has at this listener; as in [login] if not given."""
+    delimiter: Delimiter | None = Field(None, examples=[","])
+    """What stands between password and code at this listener; as in [login] if not given."""
+
+    @field_validator("name", mode="before")
+    @classmethod
+    def _name(cls, name: Any, info: ValidationInfo) -> Any:
+        return name or info.data.get("endpoint", "")
+
+    @cached_property
+    def where(self) -> Endpoint:
+        """The endpoint, taken apart."""
+        return Endpoint.parse(self.endpoint)
+
+    @property
+    def tls_required(self) -> bool:
+        """Whether a bind in clear text is refused."""
+        return not self.where.local if self.require_tls is None else self.require_tls
+
+
+class ServiceAccount(_Table):
+    """An account that may read others, for `ldapmfa user enrol` and where users can't read their own entry."""
+
+    dn: Text = Field(examples=["cn=ldapmfa,ou=services,dc=example,dc=com"])
+    """Its name, as the directory accepts it in a bind."""
+    password_file: Annotated[File | None, checks.is_password] = Field(
+        None, examples=["/etc/ldapmfa/service-account.password"]
+    )
+    """The file that holds its password, the better place for it; a line end after it is ignored."""
+    password: Annotated[SecretStr | None, checks.one_password] = Field(None, examples=["secret"])
+    """Its password itself, instead of password_file."""
+
+    def secret(self) -> Secret:
+        """The password, read again at each call, so that a changed file counts; OSError if it can't be."""
+        if self.password_file is not None:
+            return Secret(self.password_file.read_bytes().rstrip(b"\r\n"))
+        return Secret(self.password.get_secret_value().encode() if self.password else b"")
+
+
+class Directory(_Table):
+    """The directory whose passwords count."""
+
+    uris: tuple[Uri, ...] = Field(min_length=1, examples=[["ldaps://dc1.example.com", "ldaps://dc2.example.com"]])
+    """Its servers, ldap:// or ldaps://, tried in this order."""
+    global_catalog: Uri | None = Field(None, examples=["ldaps://dc1.example.com:3269"])
+    """The global catalog of an Active Directory forest (ldap:// or ldaps://, port 3268 or 3269 if none is given), where
+    accounts of its other domains are looked up; without it they are refused."""
+    starttls: Annotated[Flag, checks.goes_with_uris] = False
+    """Whether StartTLS is demanded on ldap:// connections."""
+    ca_file: Annotated[File | None, checks.is_certificate] = Field(None, examples=["/etc/ldapmfa/tls/ca.pem"])
+    """The PEM file of the authorities that may have signed the servers' certificates; the system's if not given."""
+    verify_certificate: Flag = True
+    """Whether the servers' certificate and host name are verified. WARNING: with false, anybody between here and the
+    directory can read every password and let anybody in; for a laboratory only, name your authority in ca_file
+    instead."""
+    connect_timeout: Seconds = 5
+    """Seconds until a server that does not accept a connection is given up."""
+    response_timeout: Seconds = 10
+    """Seconds until a server that does not answer a bind or a look-up is given up."""
+    kind: Literal["auto", "active-directory", "openldap", "389-ds"] = "auto"
+    """Which product it is; auto asks the directory itself."""
+    identity_name: IdentityName = Field("", examples=["corp"])
+    """The first part of the key under which its accounts' factors are kept; directories that hold the same accounts
+    (two ports of one forest) share one; the directory's own name, here "default", if not given."""
+    base_dn: Text | None = Field(None, examples=["dc=example,dc=com"])
+    """The entry below which `ldapmfa user enrol` looks for accounts; what the directory's rootDSE says if not given."""
+    service_account: ServiceAccount | None = None
+    """An account that looks up others, a table of its own."""
+
+    @property
+    def servers(self) -> tuple[DirectoryUri, ...]:
+        """`uris`, taken apart."""
+        return tuple(DirectoryUri.parse(uri) for uri in self.uris)
+
+    @property
+    def global_catalog_server(self) -> DirectoryUri | None:
+        """`global_catalog`, taken apart."""
+        return DirectoryUri.parse(self.global_catalog, (3268, 3269)) if self.global_catalog else None
+
+
+class Store(_Table):
+    """Where enrolled factors, used-up codes, locks and the audit trail are kept."""
+
+    url: Annotated[StoreUrl, checks.has_place] = Field(
+        "sqlite:///state.db",
+        repr=False,  # it may hold a password
+    )
+    """The database: a SQLite file (three slashes and a path relative to this file, or four and an absolute one), or a
+    PostgreSQL URL."""
+    key_file: Annotated[File, checks.is_store_key] = Path("store.key")
+    """The file with the key that seals secrets in the store, made by `ldapmfa init` with mode 0600; keep a copy apart
+    from the database's."""
+    migrate: Flag = True
+    """Whether the schema is brought up to date at start; with false the program demands that it is, and stops
+    otherwise."""
+
+    @property
+    def sqlite_file(self) -> Path | None:
+        """The database's file, if it is SQLite's."""
+        path = checks.sqlite_path(self.url)
+        return Path(path) if path else None
+
+
+class Login(_Table):
+    """What a login must show, and how long it may take."""
+
+    factors: tuple[Factor, ...] = Field(("totp",), min_length=1)
+    """The second factors that are accepted: totp, hotp, recovery (printed codes), or an installed plug-in's name."""
+    code: CodeStyle = "suffix"
+    """How a code is added to the password: suffix puts it right behind, delimiter puts a delimiter between them."""
+    code_digits: Digits = 6
+    """How many digits are cut off the end as the code where code is "suffix"."""
+    delimiter: Delimiter = ","
+    """What stands between password and code where code is "delimiter"."""
+    unenrolled: Literal["refuse", "password-only"] = "refuse"
+    """What happens to accounts without a second factor: refused, or let in by password alone."""
+    refusal_floor: Annotated[Number, Field(ge=0, le=10)] = 0.25
+    """Seconds after its arrival before which no bind is refused, so that time tells nothing."""
+    deadline: Seconds = 30
+    """Seconds after which a login that has not ended is refused as broken."""
+    issuer: Text = "ldapmfa"
+    """The name that authenticator apps show beside the account's."""
+
+
+class Exempt(_Table):
+    """An account that needs no second factor, such as a service's; repeat the table for more."""
+
+    account: Annotated[Text, checks.can_match] = Field(examples=["cn=svc,ou=services,dc=example,dc=com"])
+    """The account: its DN, userPrincipalName or account name (sAMAccountName or uid), matched on the account the
+    directory confirmed."""
+    networks: tuple[Network, ...] | None = Field(None, min_length=1, examples=[["10.1.0.0/16"]])
+    """The networks from which it needs none, any if not given; anywhere else, and at a Unix socket, it is treated as
+    any account."""
+    directory: Annotated[DirectoryName | None, checks.identity_name_exists] = Field(None, examples=["corp"])
+    """The identity_name of the directory the account is in; any directory if not given."""
+
+
+class Limits(_Table):
+    """How much clients may ask for before they are turned away."""
+
+    connections: Annotated[Whole, Field(ge=1)] = 10_000
+    """How many clients may be connected at once."""
+    frame_before_bind: Annotated[Whole, Field(ge=1024, le=1 << 20)] = 64 << 10
+    """The longest message of a client that is not bound, in bytes."""
+    frame_after_bind: Annotated[Whole, Field(ge=1024, le=10 << 20)] = 1 << 20
+    """The longest message of a bound client, in bytes, at most 10485760 (10 MiB)."""
+    held_requests: Annotated[Whole, Field(ge=0)] = 100
+    """How many requests of one client wait while its login is decided."""
+    held_bytes: Annotated[Whole, Field(ge=0)] = 256 << 10
+    """How many bytes of such requests wait."""
+    buffered_bytes: Annotated[Whole, Field(ge=1 << 20)] = 256 << 20
+    """How many bytes the whole process buffers for its clients."""
+    bind_timeout: Seconds = 120
+    """Seconds a client may stay connected without ever having bound."""
+    frame_timeout: Seconds = 30
+    """Seconds within which the rest of a begun message must arrive."""
+    pending_logins: Annotated[Whole, Field(ge=1)] = 5_000
+    """How many logins may be undecided at once; further ones are answered busy."""
+
+
+class Log(_Table):
+    """What is written to standard error."""
+
+    format: Literal["auto", "text", "json"] = "auto"
+    """auto writes text to a terminal and JSON to anything else."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """How grave an event must be to be written."""
+
+
+class Config(BaseModel):
+    """Everything that can be set. `load` makes it; made directly, it reads neither file nor environment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    listen: tuple[Listen, ...] = Field(min_length=1)
+    directory: Directory | None = None
+    directories: dict[OtherName, Directory] = Field(default_factory=dict)
+    store: Store = Field(default_factory=Store)
+    login: Login = Field(default_factory=Login)
+    exempt: tuple[Exempt, ...] = ()
+    limits: Limits = Field(default_factory=Limits)
+    log: Log = Field(default_factory=Log)
+
+    _source: Path | None = PrivateAttr(None)
+
+    @property
+    def source(self) -> Path | None:
+        """The file it was read from."""
+        return self._source
+
+    @cached_property
+    def every_directory(self) -> dict[str, Directory]:
+        """Each directory under its name, that of [directory] being "default"; each has an identity name here."""
+        default = {"default": self.directory} if self.directory else {}
+        return {
+            name: directory.model_copy(update={"identity_name": directory.identity_name or name})
+            for name, directory in (default | self.directories).items()
+        }
+
+    def directory_of(self, listener: Listen) -> Directory:
+        """The directory behind `listener`."""
+        return self.every_directory[listener.directory]
+
+    def code_form(self, listener: Listen) -> CodeForm:
+        """How clients of `listener` add a code to the password: its own settings, else those of [login]."""
+        return CodeForm(
+            listener.code or self.login.code,
+            listener.code_digits or self.login.code_digits,
+            listener.delimiter or self.login.delimiter,
+        )
+
+
+def class_in(annotation: Any) -> type[BaseModel] | None:
+    """The class of tables that `annotation` is about, however wrapped."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := class_in(part))), None)

@@ -1,0 +1,299 @@
+"""What single values mean: endpoint strings, directory URIs, networks, paths, numbers.
+
+Promised here: what is wrong is a ValueError whose text says what would be right, without showing a secret. Not in
+here: which keys there are, whether files exist, and what goes together.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import string
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Strict, ValidationInfo
+
+from ldapmfa.wire.dn import prepare
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What pydantic hands on to whoever validates, while a file is read; None for what is made directly.
+
+    `base` is where relative paths begin; `directories` has each directory's name, and its identity name; `names`
+    collects those of the listeners, to find one that is given twice.
+    """
+
+    base: Path
+    check_files: bool
+    directories: Mapping[str, str]
+    names: set[str] = field(default_factory=set)
+
+
+class FromEnvironment(str):
+    """A value from the environment, where everything is text: a number or a truth value may be made of it."""
+
+    __slots__ = ()
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What may have been meant by `name`, or else all that is known."""
+    known = list(known)
+    meant = difflib.get_close_matches(name, known, 1)
+    return f'did you mean "{meant[0]}"?' if meant else f"known: {', '.join(known) or 'none'}"
+
+
+# --- what some strings mean ------------------------------------------------------------------------------
+
+
+#: The parameters of each kind of endpoint in the order of Twisted's own parsers, and what they look like.
+_KINDS: Final = {
+    "tcp": {"port": r"[0-9]{1,5}", "interface": r".*", "backlog": r"[0-9]+"},
+    "tcp6": {"port": r"[0-9]{1,5}", "backlog": r"[0-9]+", "interface": r".*"},
+    "unix": {"address": r".+", "mode": r"[0-7]{1,4}", "backlog": r"[0-9]+", "lockfile": r"[01]"},
+    "systemd": {"domain": r"INET6?|UNIX", "index": r"[0-9]+", "name": r".+"},
+}
+_EXAMPLES: Final = {
+    "tcp": "tcp:389:interface=127.0.0.1",
+    "tcp6": r"tcp6:389:interface=2001\:db8\:\:7",
+    "unix": "unix:/run/ldapmfa/ldap.sock:mode=660",
+    "systemd": "systemd:domain=INET:name=ldap",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What a listener's endpoint string says: its kind, and its parameters by name."""
+
+    kind: str
+    given: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The endpoint that `text` describes; a ValueError says what would be right."""
+        (kind, *rest), *words = _words(text)
+        if kind in {"ssl", "tls"}:
+            raise ValueError(
+                "TLS is not part of the endpoint: write tcp: here, and beside it "
+                'tls = "ldaps" (or "starttls"), certificate = "..." and key = "..."'
+            )
+        if kind not in _KINDS or rest:
+            raise ValueError('must begin with tcp:, tcp6:, unix: or systemd:, for example "tcp:389"')
+        shapes = _KINDS[kind]
+        given = dict(zip(shapes, (word[0] for word in words if len(word) == 1), strict=False))
+        given |= dict(word for word in words if len(word) == 2)
+        endpoint = cls(kind, given)
+        wrong = [
+            name
+            for name in dict.fromkeys([next(iter(shapes)), *given])
+            if not re.fullmatch(shapes.get(name, "(?!)"), given.get(name, ""), re.DOTALL)
+        ]
+        if wrong or len(given) < len(words) or not endpoint._is_possible():
+            raise ValueError(
+                f"{kind}: takes {', '.join(shapes)}, as in '{_EXAMPLES[kind]}'; a colon within a value is written "
+                rf"\:, in TOML's single quotes; not right here: {' and '.join(wrong) or text}"
+            )
+        return endpoint
+
+    def _is_possible(self) -> bool:
+        if self.kind == "systemd":
+            return ("index" in self.given) != ("name" in self.given)
+        try:
+            return self.port is None or (
+                self.port < 1 << 16 and self.address.version in {4 if self.kind == "tcp" else 6, 6}
+            )
+        except ValueError:
+            return False
+
+    @property
+    def port(self) -> int | None:
+        """The port of a tcp endpoint."""
+        return int(self.given["port"]) if "port" in self.given else None
+
+    @property
+    def address(self) -> IPv4Address | IPv6Address:
+        """The address of a tcp endpoint; the unspecified one for everywhere."""
+        everywhere = "0.0.0.0" if self.kind == "tcp" else "::"  # noqa: S104 - what "everywhere" means
+        interface = self.given.get("interface") or everywhere
+        return ip_address("127.0.0.1" if (self.kind, interface) == ("tcp", "localhost") else interface)
+
+    @property
+    def local(self) -> bool:
+        """Whether only programs of this machine can come through it."""
+        if self.port is None:
+            return self.kind == "unix" or self.given["domain"] == "UNIX"
+        return self.address.is_loopback
+
+    def below(self, base: Path) -> str:
+        """The endpoint string, with a relative path made one below `base`: Twisted would begin elsewhere."""
+        given = {name: str(base / value) if name == "address" else value for name, value in self.given.items()}
+        return ":".join((self.kind, *(f"{name}=" + re.sub(r"([:=\\])", r"\\\1", given[name]) for name in given)))
+
+
+def _words(text: str) -> list[tuple[str, ...]]:
+    """The words between colons of an endpoint string, each (value,) or (name, value).
+
+    The grammar of twisted.internet.endpoints: a backslash stands before a character that is meant literally.
+    """
+    words = [[""]]
+    letters = iter(text)
+    for letter in letters:
+        if letter == ":":
+            words.append([""])
+        elif letter == "=" and len(words[-1]) == 1:
+            words[-1].append("")
+        else:
+            words[-1][-1] += next(letters, "") if letter == "\\" else letter
+    return [tuple(word) for word in words]
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryUri:
+    """One server of a directory. `host` is a name or an address without brackets; `tls` is true for ldaps."""
+
+    tls: bool
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, ports: tuple[int, int] = (389, 636)) -> Self:
+        """The server that `text` names; `ports` are the defaults of ldap and ldaps."""
+        try:
+            parts = urlsplit(text)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            host, port, parts = "", None, urlsplit("")
+        rest = (parts.path.rstrip("/"), parts.query, parts.fragment)
+        if (
+            parts.scheme not in {"ldap", "ldaps"}
+            or "@" in parts.netloc
+            or any(rest)
+            or port == 0
+            or not re.fullmatch(r"[\w.:-]+", host)
+        ):
+            raise ValueError(
+                "must begin with ldap:// or ldaps://, and end with a host or host:port, for example "
+                '"ldaps://dc1.example.com" or "ldap://[2001:db8::7]:389"; an account goes to service_account'
+            )
+        tls = parts.scheme == "ldaps"
+        return cls(tls, host, port or ports[tls])
+
+
+# --- the kinds of values ---------------------------------------------------------------------------------
+
+
+def _plain(value: object) -> object:
+    """The number or truth value in a text from the environment; what is none is left for pydantic to refuse."""
+    if isinstance(value, FromEnvironment):
+        try:
+            return json.loads(value)
+        except ValueError:
+            pass
+    return value
+
+
+def _text(value: str) -> str:
+    if not prepare(value):
+        raise ValueError("must not be empty")
+    return value
+
+
+def _anchored(path: Path, info: ValidationInfo) -> Path:
+    return info.context.base / path if info.context else path
+
+
+def _network(value: object) -> IPv4Network | IPv6Network:
+    """A network as clients' addresses are compared with it: IPv4 ones always as IPv4."""
+    right = 'for example "10.1.0.0/16" or "2001:db8::7"'
+    if not isinstance(value, str | IPv4Network | IPv6Network):
+        raise ValueError(f"must be a network or an address in quotes, {right}")  # noqa: TRY004 - pydantic's contract
+    try:
+        network = ip_network(value)
+    except ValueError as wrong:
+        raise ValueError(f"must be a network or an address, {right}: {wrong}") from None
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped:
+        raise ValueError(f"must be written as IPv4, {right}")
+    return network
+
+
+def _directory_name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9-]+", value):
+        raise ValueError("must consist of small letters a-z, digits and hyphens")
+    return value
+
+
+def _identity_name(value: str) -> str:
+    return _directory_name(value) if value else value
+
+
+def _other_name(value: str) -> str:
+    if value == "default":
+        raise ValueError('the directory named "default" is the table [directory]: write it there')
+    return _directory_name(value)
+
+
+def _factor(value: str) -> str:
+    known = sorted(entry.name for entry in entry_points(group="ldapmfa.factors"))
+    if value not in known:
+        raise ValueError(f"no such factor; {nearest(value, known)}")
+    return value
+
+
+def _delimiter(value: str) -> str:
+    if len(value) != 1 or value not in string.punctuation or value == "-":
+        raise ValueError(
+            'must be one ASCII punctuation character, but not "-" (recovery codes have it); for example ","'
+        )
+    return value
+
+
+def _endpoint(text: str, info: ValidationInfo) -> str:
+    endpoint = Endpoint.parse(text)
+    return endpoint.below(info.context.base) if info.context and endpoint.kind == "unix" else text
+
+
+def _uri(text: str) -> str:
+    DirectoryUri.parse(text)
+    return text
+
+
+def _store_url(url: str, info: ValidationInfo) -> str:
+    scheme, found, rest = url.partition("://")
+    kind = scheme.partition("+")[0]
+    if not found or kind not in {"sqlite", "postgresql"}:
+        raise ValueError('must begin with sqlite:/// or postgresql://, for example "sqlite:///state.db"')
+    if kind == "postgresql":
+        return url
+    file, question, options = rest[1:].partition("?")
+    if not rest.startswith("/") or file in {"", ":memory:"}:
+        raise ValueError(
+            'must name a SQLite file behind three slashes if relative ("sqlite:///state.db"), behind four if absolute '
+            '("sqlite:////var/lib/ldapmfa/state.db"); in memory it would forget which codes are used up'
+        )
+    return f"{scheme}:///{_anchored(Path(file), info)}{question}{options}"
+
+
+Flag = Annotated[bool, Strict(), BeforeValidator(_plain)]
+Whole = Annotated[int, Strict(), BeforeValidator(_plain)]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False), BeforeValidator(_plain)]
+Seconds = Annotated[Number, Field(gt=0, le=86400)]
+Digits = Annotated[Literal[6, 8], BeforeValidator(_plain)]
+Text = Annotated[str, AfterValidator(_text)]
+File = Annotated[Path, AfterValidator(_anchored)]
+Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]
+DirectoryName = Annotated[str, AfterValidator(_directory_name)]
+IdentityName = Annotated[str, AfterValidator(_identity_name)]
+OtherName = Annotated[str, AfterValidator(_other_name)]
+Factor = Annotated[str, AfterValidator(_factor)]
+Delimiter = Annotated[str, AfterValidator(_delimiter)]
+EndpointText = Annotated[str, AfterValidator(_endpoint)]
+Uri = Annotated[str, AfterValidator(_uri)]
+StoreUrl = Annotated[str, AfterValidator(_store_url)]
+CodeStyle = Literal["suffix", "delimiter"]
