@@ -7,6 +7,7 @@ plug-in it makes the same service that `ldapmfa run` starts.
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,28 @@ def install() -> None:
     import uvloop  # noqa: PLC0415 - only where it is asked for
     from twisted.internet import asyncioreactor  # noqa: PLC0415 - importing it must not install anything
 
-    loop = uvloop.new_event_loop()
+    class Loop(uvloop.Loop):  # type: ignore[misc]
+        """uvloop, that tells of a connection's end even where it came together with octets.
+
+        libuv reports such an event once and then stops watching the socket (uvloop 0.22 and before): a client that
+        sends and resets at once would never be seen to leave. So whoever reads is called again if an error is pending.
+        """
+
+        def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
+            """Watch `fd`, as uvloop does; the reactor's first argument is what reads, and has the socket."""
+            watched = getattr(args[0], "socket", None) if args else None
+            if watched is None:
+                super().add_reader(fd, callback, *args)
+                return
+
+            def read() -> None:
+                callback(*args)
+                if watched.fileno() >= 0 and watched.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    callback(*args)
+
+            super().add_reader(fd, read)
+
+    loop = Loop()
     asyncio.set_event_loop(loop)
     asyncioreactor.install(loop)
 
@@ -43,10 +65,7 @@ def makeService(options: Options) -> Any:
 
     path = options["config"]
     try:
-        settings = config.load(Path(path) if path else None)
-        mistakes = config.port_mistakes(settings)
-        if mistakes:
-            raise ConfigError(mistakes)
+        settings = config.load(Path(path) if path else None, check_ports=True)
         service.configure_log(settings.log.format, settings.log.level)
         return service.LdapMfa(settings, reactor)
     except ConfigError as wrong:

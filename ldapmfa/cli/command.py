@@ -117,11 +117,11 @@ def _common() -> list[click.Parameter]:
     ]
 
 
-def load(*, check_files: bool = True) -> Config:
+def load(*, check_files: bool = True, check_ports: bool = False) -> Config:
     """The configuration. Raises ConfigError with all its mistakes."""
     from ldapmfa import config  # noqa: PLC0415 - takes long
 
-    loaded = config.load(given().config, check_files=check_files)
+    loaded = config.load(given().config, check_files=check_files, check_ports=check_ports)
     given().source = loaded.source
     return loaded
 

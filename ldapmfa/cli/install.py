@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -165,9 +167,18 @@ async def _make_store(settings: Config) -> None:
 def _give_to_service(path: Path) -> None:
     """What root makes in a directory of the service's user is that user's, or the service could not read it."""
     owner = path.parent.stat()
-    if os.geteuid() == 0 and owner.st_uid != 0:
-        for file in (path, *path.parent.glob(f"{path.name}-*")):
-            os.chown(file, owner.st_uid, owner.st_gid)
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return
+    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        # that user may have put something else there meanwhile: only what is root's, and nothing but this name's
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                status = os.fstat(descriptor)
+                if stat.S_ISREG(status.st_mode) and status.st_uid == 0 and status.st_nlink == 1:
+                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
+            finally:
+                os.close(descriptor)
 
 
 def _next_steps(settings: Config, *, example: bool) -> list[str]:
@@ -204,11 +215,10 @@ def check_config(*, online: bool, skip_ports: bool) -> None:
     connected to, its certificate verified, and asked what it is: one that can tell nobody's identity is refused. The
     service account, if any, is bound.
     """
-    from ldapmfa import config  # noqa: PLC0415 - takes long
     from ldapmfa.cli import online as checks  # noqa: PLC0415 - takes long
 
-    settings = load()
-    mistakes = [] if skip_ports else config.port_mistakes(settings)
+    settings = load(check_ports=not skip_ports)
+    mistakes = checks.key_mistakes(settings)
     warnings = checks.warnings(settings)
     servers: list[checks.Checked] = []
     if online:

@@ -7,6 +7,7 @@ Every server is tried twice: step by step with the standard library, whose error
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import time
@@ -20,9 +21,10 @@ from cryptography import x509
 
 from ldapmfa.config import Config
 from ldapmfa.core.identity import CannotIdentify
-from ldapmfa.errors import DirectoryDown
+from ldapmfa.errors import ConfigError, DirectoryDown
 from ldapmfa.net import service
 from ldapmfa.net.directory import Directory, DirectorySettings, Server
+from ldapmfa.store.seal import Seal
 from ldapmfa.wire import ldap
 from ldapmfa.wire.ber import BerError
 
@@ -65,6 +67,15 @@ class Checked:
             "encrypted": self.encrypted,
             "service_account": self.service_account,
         }
+
+
+def key_mistakes(settings: Config) -> list[str]:
+    """What is wrong with the key file, if it is: its mode, or what is in it."""
+    try:
+        Seal(settings.store.key_file, entropy=os.urandom)
+    except ConfigError as wrong:
+        return wrong.mistakes
+    return []
 
 
 def warnings(config: Config) -> list[str]:

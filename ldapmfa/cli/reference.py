@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Final
 
 import click
 
 from ldapmfa import __version__
 from ldapmfa.cli import root
 from ldapmfa.cli.command import EXIT_CODES, Command
+
+_COMMON: Final = frozenset({"--config", "--json", "--help"})
 
 Named = tuple[click.Context, click.Command]
 
@@ -33,15 +36,14 @@ def _paragraphs(command: click.Command) -> list[str]:
 
 def _options(context: click.Context, command: click.Command) -> list[tuple[str, str]]:
     """The options of its own, in order; those of every command are told once."""
-    common = {"config", "json", "help"}
     found = [param for param in command.get_params(context) if isinstance(param, click.Option)]
-    records = [param.get_help_record(context) for param in found if param.name not in common]
+    records = [param.get_help_record(context) for param in found if not _COMMON.intersection(param.opts)]
     return [record for record in records if record]
 
 
 def _common(context: click.Context) -> list[tuple[str, str]]:
     records = [
-        param.get_help_record(context) for param in root.get_params(context) if param.name in {"config", "json", "help"}
+        param.get_help_record(context) for param in root.get_params(context) if _COMMON.intersection(param.opts)
     ]
     return [record for record in records if record]
 

@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from ldapmfa.cli.command import Command, load
-from ldapmfa.errors import ConfigError
 
 
 @click.command(
@@ -21,12 +20,9 @@ def run() -> None:
     lines otherwise. At the end it answers what is pending, takes leave of its clients, and exits within seconds. A
     configuration with mistakes is not run (exit code 2), nor is one whose store can't be opened (exit code 3).
     """
-    from ldapmfa import config, tap  # noqa: PLC0415 - takes long
+    from ldapmfa import tap  # noqa: PLC0415 - takes long
 
-    settings = load()
-    mistakes = config.port_mistakes(settings)
-    if mistakes:
-        raise ConfigError(mistakes)
+    settings = load(check_ports=True)
     tap.install()
     from twisted.internet import reactor as installed  # noqa: PLC0415 - installed just now
 

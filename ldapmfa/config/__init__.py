@@ -10,7 +10,6 @@ ports can tell, `loading` reads, and `pages` writes ``conf/ldapmfa.toml`` and th
 
 from __future__ import annotations
 
-from ldapmfa.config.checks import port_mistakes
 from ldapmfa.config.loading import PLACES, load
 from ldapmfa.config.pages import conf_text, reference_text
 from ldapmfa.config.settings import CodeForm, Config, Directory, Listen
@@ -26,6 +25,5 @@ __all__ = [
     "Listen",
     "conf_text",
     "load",
-    "port_mistakes",
     "reference_text",
 ]

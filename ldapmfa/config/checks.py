@@ -11,10 +11,10 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -23,10 +23,6 @@ from pydantic import AfterValidator, ValidationInfo
 
 from ldapmfa.config.values import DirectoryUri, Endpoint, nearest
 from ldapmfa.wire import dn
-
-if TYPE_CHECKING:
-    from ldapmfa.config.settings import Config
-
 
 #: What looks at a value; ValueError says what is wrong with it.
 Check = Callable[[Any, ValidationInfo], None]
@@ -226,14 +222,15 @@ def sqlite_path(url: str) -> str:
 # --- ports -----------------------------------------------------------------------------------------------
 
 
-def port_mistakes(config: Config) -> list[str]:
-    """A line for each TCP endpoint that can't be listened on now; all are for a moment, to find out."""
-    mistakes = []
+def ports_taken(endpoints: Mapping[int, Endpoint]) -> dict[int, str]:
+    """Why those of `endpoints` that can't be listened on now can't be; all are for a moment, to find out."""
+    taken = {}
     with ExitStack() as listening:
-        for number, listener in enumerate(config.listen):
-            port, address = listener.where.port, str(listener.where.address) if listener.where.port is not None else ""
+        for number, endpoint in endpoints.items():
+            port = endpoint.port
             if port is None:
                 continue
+            address = str(endpoint.address)
             try:
                 family = socket.AF_INET6 if ":" in address else socket.AF_INET
                 probe = listening.enter_context(socket.socket(family, socket.SOCK_STREAM))
@@ -242,8 +239,8 @@ def port_mistakes(config: Config) -> list[str]:
                 probe.listen(1)
             except OSError as error:
                 why = _NOT_BOUND.get(error.errno or 0, f"can't be listened on: {error.strerror}")
-                mistakes.append(f"listen[{number}].endpoint: port {port} on {address} {why}")
-    return mistakes
+                taken[number] = f"port {port} on {address} {why}"
+    return taken
 
 
 _NOT_AVAILABLE: Final = "is not available: this machine has no such address (`ip address` lists those it has)"

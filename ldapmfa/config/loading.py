@@ -22,10 +22,10 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 
 from ldapmfa.audit import printable
-from ldapmfa.config.checks import why_unreadable
+from ldapmfa.config.checks import ports_taken, why_unreadable
 from ldapmfa.config.pages import example, toml
 from ldapmfa.config.settings import Config, class_in
-from ldapmfa.config.values import FromEnvironment, Reading, nearest
+from ldapmfa.config.values import Endpoint, FromEnvironment, Reading, nearest
 from ldapmfa.errors import ConfigError
 
 #: Where the file is looked for when nobody names one, in this order.
@@ -37,10 +37,11 @@ Where = tuple[str | int, ...]
 _PREFIX: Final = "LDAPMFA_"
 
 
-def load(path: Path | None = None, *, check_files: bool = True) -> Config:
+def load(path: Path | None = None, *, check_files: bool = True, check_ports: bool = False) -> Config:
     """The configuration in `path` (default: the first of `PLACES` that exists), or ConfigError.
 
-    Without `check_files` the files that it names need not exist yet: `ldapmfa init` makes some of them.
+    Without `check_files` the files that it names need not exist yet: `ldapmfa init` makes some of them. With
+    `check_ports` its ports must be free to listen on.
     """
     file, text = _text(path)
     try:
@@ -50,13 +51,28 @@ def load(path: Path | None = None, *, check_files: bool = True) -> Config:
         number = re.match(r"line (\d+)", place)
         line = number[1] if number else text.count("\n") + 1
         raise ConfigError([f"{file}:{line}: not valid TOML: {printable(wrong)}"]) from None
-    config, mistakes = validated(_merged(data, _Environment()()), file.parent, check_files=check_files)
-    if config is None:
+    merged = _merged(data, _Environment()())
+    config, mistakes = validated(merged, file.parent, check_files=check_files)
+    if check_ports:
+        mistakes += [(("listen", number, "endpoint"), why) for number, why in ports_taken(_endpoints(merged)).items()]
+    if config is None or mistakes:
         lines = {where: _line(text, data, where) for where, _ in mistakes}
         mistakes.sort(key=lambda mistake: lines[mistake[0]])
         raise ConfigError([_shown(file, lines[where], where, wrong) for where, wrong in mistakes])
     config._source = file  # noqa: SLF001 - its own package
     return config
+
+
+def _endpoints(data: Mapping[str, Any]) -> dict[int, Endpoint]:
+    """The endpoints that are right by themselves, whatever else is mistaken, by their number."""
+    tables = data.get("listen")
+    found = {}
+    for number, table in enumerate(tables if isinstance(tables, list) else ()):
+        text = table.get("endpoint") if isinstance(table, dict) else None
+        with suppress(ValueError):
+            if isinstance(text, str):
+                found[number] = Endpoint.parse(text)
+    return found
 
 
 def _text(path: Path | None) -> tuple[Path, str]:

@@ -109,6 +109,7 @@ class Link(protocol.Protocol):
         self._buffer = bytearray()
         self._asked: _Asked | None = None
         self._secured: asyncio.Future[None] | None = None
+        self._encrypted = False
         self._open = False
         self._touched = False  # whether anything came since we asked
         self._ending = False  # whether the message that has begun is the last one to be passed on
@@ -157,14 +158,19 @@ class Link(protocol.Protocol):
 
     def handshakeCompleted(self) -> None:
         """TLS stands, unless the certificate is wrong: then the connection is being aborted by now."""
-        if self._secured and not self._secured.done() and not self.transport.disconnecting:
+        if self.transport.disconnecting:
+            return
+        self._encrypted = True
+        if self._secured and not self._secured.done():
             self._secured.set_result(None)
 
     async def secured(self) -> None:
         """Wait for TLS. Raises LinkLost, with the reason, if the directory's certificate is not to be trusted."""
-        self._secured = asyncio.get_running_loop().create_future()
         if not self._open:
             raise LinkLost(self._why)
+        if self._encrypted:
+            return
+        self._secured = asyncio.get_running_loop().create_future()
         timer = self._clock.callLater(self._timeout, self._break, "the TLS handshake did not end in time")
         try:
             await self._secured

@@ -11,7 +11,14 @@ import itertools
 import greenlet
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from world import ALICE, BOB, PASSWORD, SERVICE, World, bind, frames, root_dse, search, unbind
 
 from ldapmfa.wire import dn, ldap

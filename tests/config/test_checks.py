@@ -14,7 +14,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from ldapmfa.config import Config, Listen, load, port_mistakes
+from ldapmfa.config import Listen, load
+from ldapmfa.config.checks import ports_taken
+from ldapmfa.config.values import Endpoint
+from ldapmfa.errors import ConfigError
 
 
 def test_nothing_at_all_names_what_is_needed(file):
@@ -214,8 +217,12 @@ def test_an_empty_password_file(file, tmp_path):
 # --- ports --
 
 
+def port_mistakes(endpoints):
+    return [f"listen[{number}].endpoint: {why}" for number, why in ports_taken(endpoints).items()]
+
+
 def listening(*endpoints):
-    return Config(listen=tuple(Listen(endpoint=endpoint) for endpoint in endpoints))
+    return {number: Endpoint.parse(endpoint) for number, endpoint in enumerate(endpoints)}
 
 
 def test_a_port_in_use_is_named():
@@ -226,6 +233,21 @@ def test_a_port_in_use_is_named():
         (line,) = port_mistakes(listening("unix:x", "tcp:0", f"tcp:{port}:interface=127.0.0.1"))
     assert line.startswith(f"listen[2].endpoint: port {port} on 127.0.0.1 is in use, by another program")
     assert port_mistakes(listening(f"tcp:{port}:interface=localhost")) == []
+
+
+def test_a_port_in_use_is_listed_with_all_other_mistakes(file):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        text = LEAST.replace("tcp:3389:interface=127.0.0.1", f"tcp:{port}:interface=127.0.0.1")
+        assert f"tcp:{port}" in text
+        with pytest.raises(ConfigError) as wrong:
+            load(file(text + "[login]\ncode_digts = 6\n"), check_ports=True)
+        assert [line.split(": ")[1] for line in wrong.value.mistakes] == ["listen[0].endpoint", "login.code_digts"]
+        with pytest.raises(ConfigError, match="in use"):
+            load(file(text), check_ports=True)
+        assert load(file(text))
 
 
 def test_two_listeners_on_one_port():
