@@ -19,14 +19,14 @@ def install() -> None:
     import uvloop  # noqa: PLC0415 - only where it is asked for
     from twisted.internet import asyncioreactor  # noqa: PLC0415 - importing it must not install anything
 
-    class Loop(uvloop.Loop):  # type: ignore[misc]
+    class Loop(uvloop.Loop):
         """uvloop, that tells of a connection's end even where it came together with octets.
 
         libuv reports such an event once and then stops watching the socket (uvloop 0.22 and before): a client that
         sends and resets at once would never be seen to leave. So whoever reads is called again if an error is pending.
         """
 
-        def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
+        def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:  # type: ignore[override]
             """Watch `fd`, as uvloop does; the reactor's first argument is what reads, and has the socket."""
             watched = getattr(args[0], "socket", None) if args else None
             if watched is None:
@@ -56,7 +56,7 @@ class Options(usage.Options):
 
 
 def makeService(options: Options) -> Any:
-    """The service of the configuration. Raises UsageError with every mistake in it."""
+    """The service of the configuration; with mistakes in it, SystemExit with all of them."""
     from twisted.internet import reactor  # noqa: PLC0415 - installed by twistd before it calls this
 
     from ldapmfa import config  # noqa: PLC0415 - after the reactor
@@ -69,4 +69,4 @@ def makeService(options: Options) -> Any:
         service.configure_log(settings.log.format, settings.log.level)
         return service.LdapMfa(settings, reactor)
     except ConfigError as wrong:
-        raise usage.UsageError(str(wrong)) from wrong
+        raise SystemExit(f"ldapmfa: {wrong}") from wrong

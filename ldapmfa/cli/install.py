@@ -160,7 +160,7 @@ def _make_key(path: Path, made: list[Path]) -> None:
 async def _make_store(settings: Config) -> None:
     from ldapmfa.net import service  # noqa: PLC0415 - takes long
 
-    store = await service.open_store(settings)
+    store = await service.open_store(settings, migrate=True)
     await store.close()
 
 

@@ -39,6 +39,13 @@ REASONS: Final[dict[str, Explanation]] = {
         " delimiter)? Is the account disabled, locked or expired at the directory? OpenLDAP and 389 Directory Server"
         " take only a distinguished name.",
     ),
+    # what Active Directory says of an account whose password was right (of a locked one it does not check that)
+    "account-disabled": Explanation("The password was right; the account is disabled.", "Enable it at the directory."),
+    "account-expired": Explanation("The password was right; the account has expired.", "Extend it at the directory."),
+    "account-locked": Explanation("The directory has locked the account after wrong passwords.", "Unlock it there."),
+    "password-expired": Explanation("The password was right; it has expired.", "Change it where that can be done."),
+    "logon-hours": Explanation("The password was right; the account may not log in at this time."),
+    "workstation": Explanation("The password was right; the account may log in at named workstations only."),
     # then the identity
     "must-change-password": Explanation(
         "The password was right, and the directory demands that it be changed first.",

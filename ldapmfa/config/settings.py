@@ -169,8 +169,7 @@ class Store(_Table):
         "sqlite:///state.db",
         repr=False,  # it may hold a password
     )
-    """The database: a SQLite file (three slashes and a path relative to this file, or four and an absolute one), or a
-    PostgreSQL URL."""
+    """The database, a SQLite file: behind three slashes relative to this file, behind four an absolute path."""
     key_file: Annotated[File, checks.is_store_key] = Path("store.key")
     """The file with the key that seals secrets in the store, made by `ldapmfa init` with mode 0600; keep a copy apart
     from the database's."""

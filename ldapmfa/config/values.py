@@ -266,11 +266,8 @@ def _uri(text: str) -> str:
 
 def _store_url(url: str, info: ValidationInfo) -> str:
     scheme, found, rest = url.partition("://")
-    kind = scheme.partition("+")[0]
-    if not found or kind not in {"sqlite", "postgresql"}:
-        raise ValueError('must begin with sqlite:/// or postgresql://, for example "sqlite:///state.db"')
-    if kind == "postgresql":
-        return url
+    if not found or scheme.partition("+")[0] != "sqlite":
+        raise ValueError('must begin with sqlite:///, for example "sqlite:///state.db"')
     file, question, options = rest[1:].partition("?")
     if not rest.startswith("/") or file in {"", ":memory:"}:
         raise ValueError(

@@ -7,6 +7,7 @@ way to `Accepted` (A26). "No" is a Verdict; what is broken is raised into the ge
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, assert_never
@@ -157,6 +158,25 @@ class DirectoryRefusesService(Exception):  # noqa: N818 - named as what is the c
     """The directory answered a bind with a code that says nothing of the password."""
 
 
+#: What Active Directory's sub-codes say ([MS-ERREF] 2.2, in hexadecimal); where the password was wrong, it says so.
+_SUB_CODES: Final = {
+    "530": "logon-hours",
+    "531": "workstation",
+    "532": "password-expired",
+    "533": "account-disabled",
+    "701": "account-expired",
+    "773": "must-change-password",
+    "775": "account-locked",
+}
+_SUB_CODE: Final = re.compile(r"AcceptSecurityContext error, data ([0-9a-f]+),")
+
+
+def _reason_of(text: str) -> str:
+    """Why a directory refused a bind, as far as its text tells; for the record only."""
+    found = _SUB_CODE.search(text)
+    return _SUB_CODES.get(found[1], "password") if found else "password"
+
+
 def login(attempt: Attempt) -> Generator[Question, Any, Verdict]:
     """Play the login of `attempt`: yields questions, is sent their answers, returns the verdict."""
     if not attempt.name or "\0" in attempt.name:
@@ -168,7 +188,7 @@ def login(attempt: Attempt) -> Generator[Question, Any, Verdict]:
     if answer.code in _BROKEN:
         raise DirectoryRefusesService(f"the directory answered the bind with {answer.code}: {answer.text}")
     if answer.code != ldap.SUCCESS:
-        return Refused("password", detail=answer.text)
+        return Refused(_reason_of(answer.text), detail=answer.text)
     identity: Identity | Unidentified = yield Identify()
     if isinstance(identity, Unidentified):
         return Refused(identity.reason, detail=identity.detail)

@@ -115,7 +115,7 @@ class Relay:
     `unsure`: after this the number of answers still to come can't be known (RFC 4511 section 4.11).
     """
 
-    raw: bytes
+    raw: bytes = field(repr=False)
     answers: int
     unsure: bool = False
 

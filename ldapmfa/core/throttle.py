@@ -22,15 +22,15 @@ class Failures:
     """What the store keeps of an account: wrong codes in a row, and until when it is locked (epoch seconds)."""
 
     wrong_codes: int = 0
-    locked_until: float = 0.0
+    locked_until: float | None = None
 
     def locked(self, now: float) -> bool:
         """Whether codes are refused unseen."""
-        return now < self.locked_until
+        return self.locked_until is not None and now < self.locked_until
 
     def after_wrong_code(self, now: float, limit: Limit) -> Failures:
         """The failures with one more; the one that reaches the limit locks, and the count begins anew."""
         count = self.wrong_codes + 1
         if count >= limit.wrong_codes:
             return Failures(0, now + limit.seconds)
-        return Failures(count, self.locked_until)
+        return Failures(count)

@@ -31,7 +31,7 @@ from ldapmfa.core.secret import CodeForm
 from ldapmfa.core.session import Rules
 from ldapmfa.errors import ConfigError, LdapMfaError, StoreDown
 from ldapmfa.net.directory import Directory, DirectorySettings, Server
-from ldapmfa.net.driver import Doorway, RefusedShapes
+from ldapmfa.net.driver import Doorway, RefusedShapes, where
 from ldapmfa.net.ldap_front import Budget, LdapFront, Listener
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
 from ldapmfa.net.tls import server_context
@@ -137,14 +137,14 @@ def directories(config: Config, reactor: Any) -> dict[str, Directory]:
     }
 
 
-async def open_store(config: Config) -> Store:
-    """The store of the configuration. Raises ConfigError, StoreDown."""
+async def open_store(config: Config, *, migrate: bool | None = None) -> Store:
+    """The store of the configuration; `migrate` overrides store.migrate. Raises ConfigError, StoreDown."""
     return await Store.open(
         config.store.url,
         Seal(config.store.key_file, entropy=os.urandom),
         clock=time.time,
         normalise_dn=dn.normalise,
-        migrate=config.store.migrate,
+        migrate=config.store.migrate if migrate is None else migrate,
     )
 
 
@@ -296,7 +296,10 @@ class LdapMfa(Service):
             if stopped is not None:
                 await stopped.asFuture(loop)
         for client in tuple(self._clients):
-            client.stop()
+            try:
+                client.stop()
+            except Exception as bug:  # noqa: BLE001 - one client's trouble must not be the others'
+                self._log.error("bug", reason=where(bug))
         waited_until = loop.time() + _FAREWELL + self._config.login.refusal_floor
         while self._clients and loop.time() < waited_until:  # noqa: ASYNC110 - seconds at most, once
             await asyncio.sleep(0.02)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from OpenSSL import crypto
+from twisted.internet.error import VerifyError
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import (
     Certificate,
@@ -35,6 +36,8 @@ def server_context(certificate: Path, key: Path) -> CertificateOptions:
         private = PrivateCertificate.loadPEM(key.read_bytes() + chain[0])
     except (OSError, crypto.Error) as broken:
         raise ConfigError([f"listen.key: {key} can't be read as a PEM private key"]) from broken
+    except VerifyError as other:
+        raise ConfigError([f"listen.key: {key} is not the key of the first certificate in {certificate}"]) from other
     return CertificateOptions(
         privateKey=private.privateKey.original,
         certificate=private.original,
@@ -77,4 +80,9 @@ def _certificates(path: Path, key: str) -> list[bytes]:
         raise ConfigError([f"{key}: {path} can't be read: {broken.strerror}"]) from broken
     if not found:
         raise ConfigError([f"{key}: {path} holds no PEM certificate"])
+    try:
+        for pem in found:
+            Certificate.loadPEM(pem)
+    except crypto.Error as broken:
+        raise ConfigError([f"{key}: {path} holds a certificate that can't be read"]) from broken
     return found

@@ -23,6 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from ldapmfa.audit import AccountChanged, Event, LoginEnded
 from ldapmfa.core.policy import Recall
 from ldapmfa.core.secret import Secret
+from ldapmfa.core.throttle import Failures, Limit
 from ldapmfa.errors import ConfigError, FactorDown
 from ldapmfa.factors import Credential, Match, NewCredential
 from ldapmfa.store import database
@@ -86,16 +87,14 @@ class Store:
         clock: Callable[[], float],
         entropy: Callable[[int], bytes],
         normalise_dn: Callable[[str], str],
-        wrong_codes: int,
-        lock_seconds: float,
+        limit: Limit,
         backlog: int,
     ) -> None:
         self._seal = seal
         self._clock = clock
         self._entropy = entropy
         self._normalise_dn = normalise_dn
-        self._wrong_codes = wrong_codes
-        self._lock_seconds = lock_seconds
+        self._limit = limit
         self._engines = (writing, reading)
         self._reading = reading
         self._writer = Writer(writing, backlog=backlog)
@@ -144,8 +143,7 @@ class Store:
             clock=clock,
             entropy=entropy,
             normalise_dn=normalise_dn,
-            wrong_codes=wrong_codes,
-            lock_seconds=lock_seconds,
+            limit=Limit(wrong_codes, lock_seconds),
             backlog=backlog,
         )
 
@@ -211,7 +209,7 @@ class Store:
         async def work(call: Call) -> Verified:
             now = self._clock()
             account = await self._account(call, identity, now)
-            if account.locked_until is not None and account.locked_until > now:
+            if Failures(locked_until=account.locked_until).locked(now):
                 return Verified("locked")
             rows = await call.read(self._factors_of(identity, now))
             own = self._own(rows, identity)
@@ -518,13 +516,9 @@ class Store:
             await call.write(delete(PENDING).where(PENDING.c.factor_id == one.id))
 
     async def _count_wrong(self, call: Call, account: Row[Any], now: float) -> None:
-        count = account.wrong_codes + 1
+        after = Failures(account.wrong_codes).after_wrong_code(now, self._limit)
         counted = update(ACCOUNTS).where(ACCOUNTS.c.key == account.key)
-        if count < self._wrong_codes:
-            counted = counted.values(wrong_codes=count, locked_until=None)
-        else:
-            counted = counted.values(wrong_codes=0, locked_until=now + self._lock_seconds)
-        await call.write(counted)
+        await call.write(counted.values(wrong_codes=after.wrong_codes, locked_until=after.locked_until))
 
     def _record(self, call: Call, identity: Identity, success: LoginEnded, names: Iterable[str], now: float) -> None:
         success = replace(success, account=identity.key, dn=success.dn or identity.dn)

@@ -107,7 +107,7 @@ def upgrade(connection: Connection, *, migrate: bool) -> None:
     if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
         raise _mistake(f"the database is of a later version ({current}) than this program ({head})")
     if not migrate:
-        raise _mistake(f"the database is of version {current}, this program needs {head}: run `ldapmfa store migrate`")
+        raise _mistake(f"the database is of version {current}, this program needs {head}: run `ldapmfa init`")
     attributes: dict[Any, Any] = config.attributes
     attributes["connection"] = connection
     command.upgrade(config, "head")

@@ -97,6 +97,10 @@ class Frame(NamedTuple):
     stop: int
     controls: tuple[Control, ...] = ()
 
+    def __repr__(self) -> str:
+        """Without the octets: a bind's hold the password."""
+        return f"Frame(id={self.id}, tag=0x{self.tag:02x}, {len(self.raw)} octets)"
+
 
 def read_frame(data: bytes | bytearray, pos: int, limit: int) -> Frame | int:
     """The message at `pos`, or the number of octets (from `pos` on) without which there is no use in asking again.

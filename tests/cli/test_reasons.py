@@ -35,7 +35,7 @@ def reasons_in(module):
 
 def recorded():
     found = set().union(*(reasons_in(module) for module in (identity, login, session, driver, ldap_front)))
-    found |= {reason for _, reason in driver._REASONS} | {"bug"}
+    found |= {reason for _, reason in driver._REASONS} | {"bug", "password", *login._SUB_CODES.values()}
     found |= set(get_args(get_type_hints(identity.Unidentified)["reason"]))
     found |= set(get_args(get_type_hints(login.Admit)["reason"]))
     for result in get_args(login.CodeResult):

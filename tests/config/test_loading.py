@@ -101,7 +101,7 @@ def test_what_is_no_toml_is_a_mistake_with_a_line(file, octets, said):
         ("[[exempt]]\naccount = 'x'\nnetworks = ['a/b']", "7: exempt[0].networks[0]: must be a network or an address"),
         ("[[exempt]]\naccount = 'x'\nnetworks = [7]", "7: exempt[0].networks[0]: must be a network or an address"),
         ("[[exempt]]\naccount = 'x'\ndirectory = 'crop'", "7: exempt[0].directory: no directory has this identity_name; known: default"),
-        ('[store]\nurl = "mysql://x"', "6: store.url: must begin with sqlite:/// or postgresql://"),
+        ('[store]\nurl = "mysql://x"', "6: store.url: must begin with sqlite:///"),
         ('[store]\nurl = "sqlite://state.db"', "6: store.url: must name a SQLite file behind three slashes"),
         ('[store]\nurl = "sqlite:///:memory:"', "6: store.url: must name a SQLite file"),
         ('[store]\nmigrate = "yes"', "6: store.migrate: must be true or false, without quotes"),

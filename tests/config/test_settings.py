@@ -80,13 +80,6 @@ def test_an_absolute_sqlite_file_stays(file, tmp_path):
     assert config.store.url.endswith("/a/b.db?x=1")
 
 
-def test_a_postgresql_url_does_not_show(file):
-    config = load(file(LEAST + '[store]\nurl = "postgresql://ldapmfa:hush@db/ldapmfa"\n'))
-    assert config.store.url == "postgresql://ldapmfa:hush@db/ldapmfa"
-    assert config.store.sqlite_file is None
-    assert "hush" not in repr(config)
-
-
 def test_a_listener_overrides_the_form_of_codes(file):
     config = load(
         file(LEAST.replace("[directory]", 'code = "delimiter"\ncode_digits = 8\ndelimiter = ";"\n[directory]'))

@@ -154,3 +154,20 @@ def test_an_account_without_an_entry_passes_only_where_exempt():
         assert play << Refused("no-entry", BARE)
     play = asked("cn=backup", b"secret") << verify(b"secret", "whole") >> YES << Identify() >> BARE_EXEMPT
     assert play << Admit(BARE_EXEMPT, "exempt") >> NONE << Accepted(RAW, BARE_EXEMPT, "exempt")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data 52e, v1db1", "password"),
+        ("80090308: LdapErr: DSID-0C090439, comment: AcceptSecurityContext error, data 773, v4563", "must-change-password"),
+        ("80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data 533, v1db1", "account-disabled"),
+        ("80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data 80090346, v1db1", "password"),
+        ("data 533,", "password"),
+        ("", "password"),
+    ],
+)
+def test_active_directorys_sub_codes_name_the_reason(text, reason):
+    """All are refusals; the record tells them apart."""
+    refused = Refused(reason, detail=text)
+    assert asked(typed=b"secret") << verify(b"secret", "whole") >> PasswordAnswer(49, text, b"") << refused

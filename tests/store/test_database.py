@@ -96,7 +96,7 @@ async def test_two_new_databases_may_be_opened_at_once(world, tmp_path):
 
 
 async def test_without_leave_to_migrate_the_command_is_named(world):
-    with pytest.raises(ConfigError, match=r"store\.url: .*run `ldapmfa store migrate`"):
+    with pytest.raises(ConfigError, match=r"store\.url: .*run `ldapmfa init`"):
         await world.open(migrate=False)
 
 

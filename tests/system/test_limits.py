@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -92,6 +93,20 @@ def test_A41_a_client_that_never_reads(proxy):
                 raw.send(flood)
         assert resident(proxy) - before < 32 * 1024 * 1024
         assert serves(proxy)
+
+
+@pytest.mark.parametrize("listen", [{}, {"tls": "ldaps"}, {"proxy_protocol_from": ["127.0.0.0/8"]}])
+def test_A41_clients_that_send_and_reset_at_once_are_seen_to_leave(slapd, tmp_path, listen):
+    """Octets and the connection's end in one event: no descriptor stays behind."""
+    header = b"PROXY TCP4 192.0.2.1 127.0.0.1 1 389\r\n"
+    with Proxy(slapd, tmp_path / "proxy", listen=listen) as proxy:
+        descriptors = Path(f"/proc/{proxy.process.popen.pid}/fd")
+        for octets in (b"\x30", root_dse(1), bind(1, "cn=x", "secret123456"), header, header + root_dse(1), b"\x16\x03"):
+            for _ in range(20):
+                with socket.create_connection((proxy.host, proxy.port)) as link:
+                    link.sendall(octets)
+                    link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        proxy.process.wait_until(lambda: len(list(descriptors.iterdir())) < 60, 15)
 
 
 def test_A41_begun_frames_share_one_budget(proxy):

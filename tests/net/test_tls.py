@@ -1,0 +1,278 @@
+"""TLS on both sides, in memory: what is presented, demanded, and said when it fails."""
+
+import datetime
+import ipaddress
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL import SSL
+from twisted.internet.error import ConnectionDone
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import ContextFactory
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from world import World, bind, frames, search
+
+from ldapmfa.errors import ConfigError
+from ldapmfa.net.ldap_front import Budget, LdapFront
+from ldapmfa.net.tls import client_context, server_context
+from ldapmfa.wire import ldap
+
+# Twisted still hands pyOpenSSL's certificates to pyOpenSSL
+pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+class Certificates:
+    """Pairs of certificate and key in a directory: a CA, and what it signed."""
+
+    def __init__(self, path):
+        self.path = path
+        self._ca = self._pair("ca", None)
+
+    def _pair(self, name, issuer, *hosts, days=20_000):
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        names = [
+            x509.IPAddress(ipaddress.ip_address(host)) if host[0].isdigit() or ":" in host else x509.DNSName(host) for host in hosts
+        ]
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer[0].subject if issuer else subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(NOW - datetime.timedelta(days=1000))
+            .not_valid_after(NOW - datetime.timedelta(days=999) + datetime.timedelta(days=days))
+            .add_extension(x509.BasicConstraints(ca=not issuer, path_length=None), critical=True)
+        )
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        certificate = builder.sign(issuer[1] if issuer else key, hashes.SHA256())
+        (self.path / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        (self.path / f"{name}.key").write_bytes(
+            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        )
+        return certificate, key
+
+    def make(self, name, *hosts, **options):
+        self._pair(name, self._ca, *hosts, **options)
+        return self.path / f"{name}.pem", self.path / f"{name}.key"
+
+    @property
+    def ca(self):
+        return self.path / "ca.pem"
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+class Talker(Protocol):
+    def __init__(self):
+        self.came = b""
+        self.why = None
+
+    def dataReceived(self, data):
+        self.came += data
+
+    def connectionLost(self, reason=None):
+        self.why = reason
+
+
+class Transport(StringTransport):
+    """As Twisted's, but it ends the connection when it is told to."""
+
+    ended = False
+
+    def loseConnection(self):
+        self.abortConnection()
+
+    def abortConnection(self):
+        self.ended = True
+
+
+#: TLS collects small writes until the reactor's next turn.
+TURNS = Clock()
+
+
+def shake(server, client, turns=20):
+    """Pass octets between two TLS protocols until both have nothing left to say."""
+    for _ in range(turns):
+        TURNS.advance(0)
+        for one, other in ((client, server), (server, client)):
+            data = one.transport.value()
+            one.transport.clear()
+            if data and not other.transport.ended:
+                other.dataReceived(data)
+    for one in (client, server):
+        if one.transport.ended:
+            one.connectionLost(Failure(ConnectionDone()))
+
+
+def pair(serving, asking, inner=None):
+    """Two ends of a TLS connection; `inner` is what each carries, also when it is over."""
+    server = TLSMemoryBIOFactory(serving, False, Factory.forProtocol(inner or Talker), TURNS).buildProtocol(None)
+    client = TLSMemoryBIOFactory(asking, True, Factory.forProtocol(Talker), TURNS).buildProtocol(None)
+    server.inner, client.inner = server.wrappedProtocol, client.wrappedProtocol
+    server.makeConnection(Transport())
+    client.makeConnection(Transport())
+    return server, client
+
+
+def test_a_certificate_of_our_ca_that_bears_the_name_is_trusted(certificates):
+    serving = server_context(*certificates.make("dc1", "dc1.test", "192.0.2.1", "2001:db8::1"))
+    for host in ("dc1.test", "192.0.2.1", "2001:db8::1"):
+        server, client = pair(serving, client_context(host, certificates.ca, verify=True))
+        client.write(b"hello")
+        shake(server, client)
+        assert server.inner.came == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("host", "ca", "days"),
+    [("dc2.test", True, 20_000), ("dc1.test", False, 20_000), ("dc1.test", True, 3), ("192.0.2.2", True, 20_000), ("dc1.test.evil", True, 20_000)],
+    ids=["another name", "another CA", "expired", "another address", "a longer name"],
+)
+def test_A40_no_octet_is_sent_to_a_directory_that_is_not_the_one(certificates, tmp_path, host, ca, days):
+    serving = server_context(*certificates.make("dc1x", "dc1.test", "192.0.2.1", days=days))
+    trusted = certificates.ca if ca else Certificates(tmp_path).ca
+    server, client = pair(serving, client_context(host, trusted, verify=True))
+    client.write(b"the password")
+    shake(server, client)
+    assert server.inner.came == b""
+    assert client.transport.ended
+
+
+def test_A40_the_systems_cas_do_not_trust_ours(certificates):
+    serving = server_context(*certificates.make("dc3", "dc3.test"))
+    server, client = pair(serving, client_context("dc3.test", None, verify=True))
+    client.write(b"the password")
+    shake(server, client)
+    assert server.inner.came == b""
+
+
+def test_A40_no_client_certificate_is_presented(certificates):
+    serving = server_context(*certificates.make("dc4", "dc4.test"))
+    seen = []
+    serving.getContext().set_verify(SSL.VERIFY_PEER, lambda *args: seen.append(args) or True)
+    for asking in (client_context("dc4.test", certificates.ca, verify=True), client_context("x", None, verify=False)):
+        server, client = pair(serving, asking)
+        client.write(b"hello")
+        shake(server, client)
+        assert server.inner.came == b"hello"
+        assert server.getPeerCertificate() is None
+    assert seen == []
+
+
+def test_without_verification_any_certificate_will_do(certificates):
+    serving = server_context(*certificates.make("dc5", "elsewhere.test"))
+    server, client = pair(serving, client_context("dc5.test", None, verify=False))
+    client.write(b"hello")
+    shake(server, client)
+    assert server.inner.came == b"hello"
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_1_VERSION, SSL.TLS1_VERSION])
+def test_tls_below_1_2_is_refused_by_both_sides(certificates, version):
+    files = certificates.make("dc6", "dc6.test")
+    old = SSL.Context(SSL.TLS_METHOD)
+    old.set_min_proto_version(SSL.TLS1_VERSION)
+    old.set_max_proto_version(version)
+    old.set_cipher_list(b"ALL:@SECLEVEL=0")
+    old.use_certificate_file(str(files[0]))
+    old.use_privatekey_file(str(files[1]))
+    class Old(ContextFactory):
+        def getContext(self):
+            return old
+
+    server, client = pair(server_context(*files), Old())
+    client.write(b"hello")
+    shake(server, client)
+    assert server.inner.came == b""
+    server, client = pair(Old(), client_context("dc6.test", certificates.ca, verify=True))
+    client.write(b"hello")
+    shake(server, client)
+    assert server.inner.came == b""
+
+
+def test_files_that_are_none_are_named(certificates, tmp_path):
+    pem, key = certificates.make("dc7", "dc7.test")
+    empty = tmp_path / "empty"
+    empty.write_text("nothing")
+    for files in ((empty, key), (tmp_path / "absent", key), (pem, empty), (pem, tmp_path / "absent"), (pem, pem)):
+        with pytest.raises(ConfigError, match=r"listen\."):
+            server_context(*files)
+    for ca in (empty, tmp_path / "absent"):
+        with pytest.raises(ConfigError, match=r"directory\.ca_file"):
+            client_context("x", ca, verify=True)
+
+
+def test_a_key_of_another_certificate_is_named(certificates):
+    pem, _ = certificates.make("dc8", "dc8.test")
+    _, other = certificates.make("dc9", "dc9.test")
+    with pytest.raises(ConfigError, match=r"listen\.key.*dc9\.key is not the key"):
+        server_context(pem, other)
+
+
+def test_a_certificate_that_is_garbled_is_named(certificates, tmp_path):
+    pem, key = certificates.make("dc10", "dc10.test")
+    for text in ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", pem.read_text() + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
+        broken = tmp_path / "broken.pem"
+        broken.write_text(text)
+        with pytest.raises(ConfigError, match=r"listen\.certificate.*can't be read"):
+            server_context(broken, key)
+        with pytest.raises(ConfigError, match=r"directory\.ca_file.*can't be read"):
+            client_context("x", broken, verify=True)
+
+
+# -- a listener that begins with TLS
+
+
+def ldaps(certificates, **options):
+    world = World(None, **options).assemble().with_(encrypted=True)
+    serving = server_context(*certificates.make("proxy", "proxy.test"))
+    fronts = []
+
+    def build():
+        fronts.append(LdapFront(world.listener))
+        return fronts[-1]
+
+    server, client = pair(serving, client_context("proxy.test", certificates.ca, verify=True), build)
+    return world, fronts[0], server, client
+
+
+def test_ldap_inside_tls_is_ldap(certificates):
+    world, front, server, client = ldaps(certificates)
+    client.write(search(1))
+    shake(server, client)
+    assert [ldap.read_result(frame).code for frame in frames(client.inner.came)] == [50]
+    client.write(bind(2, "x", b"", version=3))
+    shake(server, client)
+    assert front in world.clients
+
+
+@pytest.mark.parametrize("octets", [search(1), b"GET / HTTP/1.1\r\n\r\n", bytes(50)])
+def test_A47_clear_text_on_a_tls_port_is_closed_with_a_line_in_the_log(certificates, octets):
+    world, front, server, client = ldaps(certificates)
+    server.dataReceived(octets)
+    client.transport.clear()
+    shake(server, client)
+    assert server.transport.ended
+    assert not world.clients
+    assert "TLS failed" in world.logged[-1][1]["reason"]
+    assert not world.clock.getDelayedCalls()
+
+
+def test_A41_one_tls_connection_too_many_is_closed(certificates):
+    world, front, server, client = ldaps(certificates, budget=Budget(connections=0))
+    client.write(search(1))
+    shake(server, client)
+    assert server.transport.ended
+    assert client.inner.came == b""
+    assert not world.clients
