@@ -101,7 +101,7 @@ class Reuse(RuleBasedStateMachine):
 
     def look(self, link, frame):
         """The directory looks at what comes; it answers as ever."""
-        if frame.id in self.owner:
+        if frame.tag != ldap.UNBIND_REQUEST and frame.id in self.owner:
             client, binds = self.owner[frame.id]
             name = self.identity(client)
             if name is None or link.bound != dn.normalise(name):

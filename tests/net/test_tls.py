@@ -1,6 +1,6 @@
 """TLS on both sides, in memory: what is presented, demanded, and said when it fails."""
 
-import datetime
+import datetime as dt
 import ipaddress
 
 import pytest
@@ -24,7 +24,7 @@ from ldapmfa.wire import ldap
 
 # Twisted still hands pyOpenSSL's certificates to pyOpenSSL
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
-NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
 
 class Certificates:
@@ -46,8 +46,8 @@ class Certificates:
             .issuer_name(issuer[0].subject if issuer else subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(NOW - datetime.timedelta(days=1000))
-            .not_valid_after(NOW - datetime.timedelta(days=999) + datetime.timedelta(days=days))
+            .not_valid_before(NOW - dt.timedelta(days=1000))
+            .not_valid_after(NOW - dt.timedelta(days=999) + dt.timedelta(days=days))
             .add_extension(x509.BasicConstraints(ca=not issuer, path_length=None), critical=True)
         )
         if names:
@@ -259,7 +259,7 @@ def test_ldap_inside_tls_is_ldap(certificates):
 
 @pytest.mark.parametrize("octets", [search(1), b"GET / HTTP/1.1\r\n\r\n", bytes(50)])
 def test_A47_clear_text_on_a_tls_port_is_closed_with_a_line_in_the_log(certificates, octets):
-    world, front, server, client = ldaps(certificates)
+    world, _, server, client = ldaps(certificates)
     server.dataReceived(octets)
     client.transport.clear()
     shake(server, client)
@@ -270,7 +270,7 @@ def test_A47_clear_text_on_a_tls_port_is_closed_with_a_line_in_the_log(certifica
 
 
 def test_A41_one_tls_connection_too_many_is_closed(certificates):
-    world, front, server, client = ldaps(certificates, budget=Budget(connections=0))
+    world, _, server, client = ldaps(certificates, budget=Budget(connections=0))
     client.write(search(1))
     shake(server, client)
     assert server.transport.ended

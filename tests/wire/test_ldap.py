@@ -687,3 +687,10 @@ def test_finals_do_not_keep_the_stream():
     assert answers.feed(b"\x30\x84\x40\x00\x00\x00\x02\x01\x01\x64") == 0
     assert all(answers.feed(bytes(65536)) == -1 for _ in range(10))
     assert answers._head == b""
+
+
+def test_a_frame_does_not_show_its_octets():
+    """A bind's hold the password."""
+    raw = ldap.message(7, ldap.bind_request(b"cn=x", b"hush"))
+    frame = ldap.read_frame(raw, 0, 1000)
+    assert repr(frame) == f"Frame(id=7, tag=0x60, {len(raw)} octets)"
