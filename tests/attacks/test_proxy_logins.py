@@ -117,7 +117,7 @@ async def test_A03_nothing_passes_while_the_bind_is_not_answered(house, how, cod
     assert code == "right" or searches_of_clients(house) == []
     house.clock.advance(0.3)
     await house.over()
-    answers = [(frame.id, ldap.read_result(frame).code) for frame in client.take()]
+    answers = [(frame.id, ldap.read_result(frame).code) for frame in await client.answers(5)]
     if code == "right":
         assert answers == [(1, 0), (2, 0), (3, 0), (4, 0), (5, 0)]
         assert [frame.raw for frame in searches_of_clients(house)] == behind

@@ -72,7 +72,7 @@ class Reuse(RuleBasedStateMachine):
         self.owner = {}  # message id of an operation: whose it is
         self.used = set()
         self.wrong = []
-        self.house.directory.misbehave = self.look
+        self.serve, self.house.directory.serve = self.house.directory.serve, self.served
         self.clients = [self.house.client(port=40_000), self.house.client(port=40_001)]
         self.sent = [0, 0]  # binds, on the connection there is
 
@@ -99,8 +99,22 @@ class Reuse(RuleBasedStateMachine):
             return None
         return self.asked[told[-1].id][0]
 
+    def served(self, server):
+        """A link on which the model looks at everything as it is sent."""
+        link = self.serve(server)
+        served = self.house.directory.served[-1]
+        write = served.pipe.write
+
+        def looked_at(data):
+            for frame in frames(data):
+                self.look(served, frame)
+            write(data)
+
+        served.pipe.write = looked_at
+        return link
+
     def look(self, link, frame):
-        """The directory looks at what comes; it answers as ever."""
+        """Does an operation that is sent to the directory run as whom it should?"""
         if frame.tag != ldap.UNBIND_REQUEST and frame.id in self.owner:
             client, binds = self.owner[frame.id]
             name = self.identity(client)

@@ -61,7 +61,8 @@ def with_service_account(verbatim, slapd):
     file.write_text(
         file.read_text() + f'\n[directory.service_account]\ndn = "{slapd.service_dn}"\npassword_file = "password"\n'
     )
-    return verbatim
+    yield verbatim
+    slapd.reset_lockout("svc-proxy")  # some tests give it a wrong password
 
 
 @pytest.fixture
