@@ -291,7 +291,7 @@ class Login:
         self._factor_took = self._since(began)
         if verified.result == "accepted":
             self._recorded = replace(success, factor=verified.factor, factor_ms=self._factor_took)
-        return CodeAnswer(verified.result, verified.factor)
+        return verified
 
     async def _identify(self) -> Identity | Unidentified:
         began = self._door.clock.seconds()

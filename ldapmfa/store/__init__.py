@@ -21,6 +21,7 @@ from sqlalchemy import bindparam, delete, exists, false, insert, or_, select, tu
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ldapmfa.audit import AccountChanged, Event, LoginEnded
+from ldapmfa.core.login import CodeAnswer
 from ldapmfa.core.policy import Recall
 from ldapmfa.core.secret import Secret
 from ldapmfa.core.throttle import Failures, Limit
@@ -34,7 +35,6 @@ from ldapmfa.store.rows import (
     Pending,
     PendingRow,
     Status,
-    Verified,
     account_rows,
     factor_row,
     fields,
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from ldapmfa.core.identity import Identity
     from ldapmfa.store.seal import Seal
 
-__all__ = ["AccountRow", "FactorRow", "Pending", "PendingRow", "Recall", "Status", "Store", "Verified"]
+__all__ = ["AccountRow", "CodeAnswer", "FactorRow", "Pending", "PendingRow", "Recall", "Status", "Store"]
 
 #: Seconds a pending enrolment waits for its account.
 PENDING_SECONDS: Final = 7 * 86400.0
@@ -198,7 +198,7 @@ class Store:
         match: Callable[[Credential], Match | None],
         success: LoginEnded,
         names: Sequence[str],
-    ) -> Verified:
+    ) -> CodeAnswer:
         """Burn the code that `match` recognises, if this is its first use, and record `success`, in one transaction.
 
         `match` is asked about the account's own factors, then about those pending for it; nothing is asked of a
@@ -206,30 +206,30 @@ class Store:
         SealBroken: a secret does not open.
         """
 
-        async def work(call: Call) -> Verified:
+        async def work(call: Call) -> CodeAnswer:
             now = self._clock()
             account = await self._account(call, identity, now)
             if Failures(locked_until=account.locked_until).locked(now):
-                return Verified("locked")
+                return CodeAnswer("locked")
             rows = await call.read(self._factors_of(identity, now))
             own = self._own(rows, identity)
             if not own:
-                return Verified("not-enrolled")
+                return CodeAnswer("not-enrolled")
             found = [(one, hit) for one in own if (hit := match(self._opened(one))) is not None]
             if not found:
                 await self._count_wrong(call, account, now)
-                return Verified("wrong")
+                return CodeAnswer("wrong")
             for one, hit in found:
                 if await self._burn(call, one, hit, now):
                     break
             else:
-                return Verified("replayed")
+                return CodeAnswer("replayed")
             if one.pending is not None:
                 await self._claim(call, [other for other in own if other.pending == one.pending], identity.key)
             if account.wrong_codes:
                 await call.write(_UNLOCK.where(ACCOUNTS.c.key == identity.key))
             self._record(call, identity, replace(success, factor=one.kind), names, now)
-            return Verified("accepted", one.kind)
+            return CodeAnswer("accepted", one.kind)
 
         return await self._writer.write(work)
 

@@ -15,18 +15,9 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Row, Select
 
     from ldapmfa.audit import AccountChanged, LoginEnded
-    from ldapmfa.core.login import CodeResult
 
 #: Characters of a text from outside that are kept; a typed name may be as long as a message.
 TEXT_LIMIT: Final = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """What became of a code; `factor` is the kind that accepted it."""
-
-    result: CodeResult
-    factor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from ldapmfa.errors import FactorDown, StoreDown
 from ldapmfa.factors import Match, NewCredential
 from ldapmfa.factors.recovery import Recovery
 from ldapmfa.factors.totp import Totp
-from ldapmfa.store import PENDING_SECONDS, Pending, Status, Verified
+from ldapmfa.store import PENDING_SECONDS, CodeAnswer, Pending, Status
 from ldapmfa.store.seal import Seal, SealBroken
 
 OTHER_SEED = b"another seed of twenty"
@@ -40,7 +40,7 @@ class TestVerify:
     async def test_a_right_code_is_accepted_and_recorded_at_once(self, world, alice):
         store = await world.open()
         await world.enrol(store)
-        assert await world.verify(store, world.code()) == Verified("accepted", "totp")
+        assert await world.verify(store, world.code()) == CodeAnswer("accepted", "totp")
         (event,) = await logins(store)
         assert event == replace(world.success(), account=alice.key, dn=alice.dn, factor="totp")
         (account,) = await store.accounts()
@@ -48,7 +48,7 @@ class TestVerify:
 
     async def test_nobody_is_enrolled_at_first(self, world, alice):
         store = await world.open()
-        assert await world.verify(store, world.code()) == Verified("not-enrolled")
+        assert await world.verify(store, world.code()) == CodeAnswer("not-enrolled")
         assert world.evaluated == 0
         assert await logins(store) == []
 
@@ -133,7 +133,7 @@ class TestVerify:
         first, second = (code.reveal().decode() for code in new.codes[:2])
         verified = await asyncio.gather(*(world.verify(store, first) for _ in range(50)))
         assert results(verified) == ["accepted"] + ["replayed"] * 49
-        assert await world.verify(store, second.upper()) == Verified("accepted", "recovery")
+        assert await world.verify(store, second.upper()) == CodeAnswer("accepted", "recovery")
         assert (await world.verify(store, first.upper())).result == "replayed"
         (factor,) = await store.factors()
         assert (factor.codes_left, factor.last_used) == (8, world.now)
@@ -159,7 +159,7 @@ class TestVerify:
             world.verify(store, world.code(), bob),
             return_exceptions=True,
         )
-        assert [type(one) for one in outcomes] == [Verified, FactorDown, Verified]
+        assert [type(one) for one in outcomes] == [CodeAnswer, FactorDown, CodeAnswer]
         assert [outcomes[0].result, outcomes[2].result] == ["accepted", "accepted"]
 
     async def test_the_account_is_kept_as_the_directory_has_it_today(self, world, alice):
@@ -198,7 +198,7 @@ class TestLock:
         await world.enrol(store)
         assert await self.wrong(world, store, 12) == ["wrong"] * 10 + ["locked"] * 2
         assert world.evaluated == 10
-        assert await world.verify(store, world.code()) == Verified("locked")
+        assert await world.verify(store, world.code()) == CodeAnswer("locked")
         assert await store.status(alice) == Status(enrolled=True, locked=True)
         assert (await store.accounts())[0].locked_until == world.now + 900
         world.now += 899
@@ -358,7 +358,7 @@ class TestPending:
         codes = recovery()
         await world.enrol(store, owner, codes)
         await world.enrol(store, Pending("ad", "userPrincipalName", "alice@example.com"), totp(Secret(OTHER_SEED)))
-        assert await world.verify(store, world.code()) == Verified("accepted", "totp")
+        assert await world.verify(store, world.code()) == CodeAnswer("accepted", "totp")
         assert sorted(row.kind for row in await store.factors(alice.key)) == ["recovery", "totp"]
         assert len(await store.pendings()) == 1, "the one enrolled for another attribute waits on"
         assert (await world.verify(store, codes.codes[0].reveal().decode())).result == "accepted"
