@@ -123,6 +123,7 @@ def test_a_wheel_in_a_clean_environment_starts_by_twistd(slapd, tmp_path):
         [tmp_path / "venv" / "bin" / "ldapmfa", "--version"], capture_output=True, text=True, check=True, cwd=tmp_path
     )
     assert "0.1.0" in version.stdout
+    assert (tmp_path / "venv" / "share" / "man" / "man1" / "ldapmfa.1").exists()
 
 
 def copy_tree(target):
@@ -130,7 +131,7 @@ def copy_tree(target):
     target.mkdir()
     listed = subprocess.run(
         ["git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "ldapmfa", "twisted", "setup.cfg",
-         "pyproject.toml", "README.md", "LICENSE"],
+         "pyproject.toml", "README.md", "LICENSE", "docs/reference/ldapmfa.1", "conf/ldapmfa.toml"],
         capture_output=True, text=True, check=True,
     ).stdout.split()
     for name in listed:
