@@ -129,8 +129,8 @@ def _told(question: Question, reply: Any) -> str:
                 if recall.pending
                 else "an account of that name has a factor"
                 if recall.enrolled
-                else "an account of that name has logged in, and has no factor"
-                if recall.known
+                else "the last success under it needed no code"
+                if recall.codeless
                 else "nothing"
             )
             return f"What was typed ends like a code. What is remembered of the name: {known}."

@@ -49,9 +49,13 @@ class Exempt:
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """What the store remembers of a typed name. `pending`: an enrolment waits for an account of that name."""
+    """What the store remembers of a typed name.
 
-    known: bool = False
+    `codeless`: the last success under this name needed no code; `enrolled`: an account of that name has a factor;
+    `pending`: an enrolment waits for one.
+    """
+
+    codeless: bool = False
     enrolled: bool = False
     pending: bool = False
 
@@ -79,7 +83,7 @@ class Policy:
             return "whole"
         if recall.pending or recall.enrolled:
             return "cut"
-        if recall.known:
+        if recall.codeless:
             return "whole"
         if self.unenrolled == "refuse":
             return "cut"

@@ -101,7 +101,7 @@ class Store:
         upsert = (sqlite.insert if writing.dialect.name == "sqlite" else postgresql.insert)(NAMES)
         self._set_name: Final = upsert.on_conflict_do_update(
             index_elements=[NAMES.c.directory, NAMES.c.name],
-            set_={"account_key": upsert.excluded.account_key, "seen": upsert.excluded.seen},
+            set_={column: upsert.excluded[column] for column in ("account_key", "codeless", "seen")},
         )
 
     @classmethod
@@ -160,10 +160,9 @@ class Store:
         name, now = plain(name), self._clock()
         # a normalised DN may come marked as one, as `ldapmfa.wire.dn.normalise_name` does
         values = [name, name.removeprefix("dn:")]
+        typed = select(NAMES.c.account_key).where(NAMES.c.directory == directory, NAMES.c.name == name)
         keys = (
-            select(NAMES.c.account_key)
-            .where(NAMES.c.directory == directory, NAMES.c.name == name)
-            .union(select(FORMS.c.account_key).where(FORMS.c.directory == directory, FORMS.c.value.in_(values)))
+            typed.union(select(FORMS.c.account_key).where(FORMS.c.directory == directory, FORMS.c.value.in_(values)))
             .cte("keys")
         )
         forms = select(FORMS.c.attribute, FORMS.c.value).where(FORMS.c.account_key.in_(select(keys.c.account_key)))
@@ -175,12 +174,12 @@ class Store:
         enrolled = select(FACTORS.c.id).where(FACTORS.c.account_key.in_(select(keys.c.account_key)))
         (row,) = await self._read(
             select(
-                exists(select(keys.c.account_key)).label("known"),
+                exists(typed.where(NAMES.c.codeless)).label("codeless"),
                 exists(enrolled).label("enrolled"),
                 exists(waiting).label("pending"),
             )
         )
-        return Recall(known=bool(row.known), enrolled=bool(row.enrolled), pending=bool(row.pending))
+        return Recall(codeless=bool(row.codeless), enrolled=bool(row.enrolled), pending=bool(row.pending))
 
     async def status(self, identity: Identity) -> Status:
         """Whether `identity` has or could claim a factor, and whether it is locked."""
@@ -525,7 +524,14 @@ class Store:
         call.later(_ADD_LOGIN, **fields(success))
         call.later(_SET_LAST_LOGIN, account_key=identity.key, seen_at=now)
         for name in {plain(name) for name in names}:
-            call.later(self._set_name, directory=identity.directory, name=name, account_key=identity.key, seen=now)
+            call.later(
+                self._set_name,
+                directory=identity.directory,
+                name=name,
+                account_key=identity.key,
+                codeless=success.factor is None,
+                seen=now,
+            )
 
 
 async def _check_canary(connection: AsyncConnection, seal: Seal) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Float,
@@ -60,13 +61,14 @@ FORMS: Final = Table(
     Index(None, "directory", "value"),
 )
 
-#: Which account the last success under a typed name was.
+#: Which account the last success under a typed name was, and whether it needed no code.
 NAMES: Final = Table(
     "names",
     METADATA,
     Column("directory", Text, primary_key=True),
     Column("name", Text, primary_key=True),
     Column("account_key", ForeignKey("accounts.key", ondelete="CASCADE"), nullable=False, index=True),
+    Column("codeless", Boolean, nullable=False),
     Column("seen", Float, nullable=False),
 )
 

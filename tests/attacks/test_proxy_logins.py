@@ -716,7 +716,7 @@ async def test_a_poisoned_hint_can_only_refuse(house):
 
     for unenrolled in ("refuse", "password-only"):
         for shape in (None, "cut", "whole"):
-            for recall in (Recall(), Recall(known=True), Recall(known=True, enrolled=True), Recall(pending=True)):
+            for recall in (Recall(), Recall(codeless=True), Recall(codeless=True, enrolled=True), Recall(pending=True)):
                 house.with_(policy=Policy((Exempt(SERVICE),), unenrolled=unenrolled))
 
                 async def recalled(directory, name, recall=recall):

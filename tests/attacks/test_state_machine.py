@@ -587,7 +587,7 @@ def test_A17_what_is_no_code_is_password_whole(typed):
 def test_A18_one_attempt_is_one_bind_and_a_wrong_code_stays_wrong(typed, form, password, code, policy):
     """Whatever the directory or the factor says, there is no second try with the password unsplit."""
     identity = Identity("main", "guid:01", "cn=ann,dc=x", ("ann",))
-    for memory in (Remembered(Recall(known=True, enrolled=True)), Remembered(Recall(pending=True)), Remembered(Recall(known=True, enrolled=True), "cut")):
+    for memory in (Remembered(Recall(codeless=True, enrolled=True)), Remembered(Recall(pending=True)), Remembered(Recall(codeless=True, enrolled=True), "cut")):
         attempt = Attempt("cn=ann,dc=x", Secret(typed), "main", None, form, policy)
 
         def play(attempt=attempt, memory=memory):
@@ -617,7 +617,7 @@ LAX = dataclasses.replace(STRICT, unenrolled="password-only")
 ANSWERS = {
     RecallName: [
         Remembered(recall, refused)
-        for recall in (Recall(), Recall(known=True), Recall(known=True, enrolled=True), Recall(pending=True))
+        for recall in (Recall(), Recall(codeless=True), Recall(codeless=True, enrolled=True), Recall(pending=True))
         for refused in (None, "cut", "whole")
     ],
     VerifyPassword: [PasswordAnswer(code, "", b"raw" + bytes([code])) for code in (0, 1, 10, 14, 32, 49, 50, 51, 52, 53, 80)],

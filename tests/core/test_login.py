@@ -38,8 +38,8 @@ LAX = dataclasses.replace(STRICT, unenrolled="password-only")
 RAW = b"the directory's own answer"
 YES = PasswordAnswer(0, "", RAW)
 NEW = Remembered(Recall())
-ENROLLED = Remembered(Recall(known=True, enrolled=True))
-KNOWN = Remembered(Recall(known=True))
+ENROLLED = Remembered(Recall(codeless=True, enrolled=True))
+CODELESS = Remembered(Recall(codeless=True))
 
 
 def attempt(name="ann", typed=b"secret123456", client=HOME, form=CodeForm(), policy=STRICT):  # noqa: B008 - frozen
@@ -130,7 +130,7 @@ def test_passwords_that_look_like_a_code_are_whole_where_no_code_is_expected():
     whole = verify(b"Summer202612", "whole")
     play = asked("cn=svc,dc=x", b"Summer202612") << RecallName("dn:cn=svc,dc=x") >> NEW << whole >> YES << Identify() >> SVC
     assert play << Admit(SVC, "exempt") >> NONE << Accepted(RAW, SVC, "exempt")
-    play = asked("ann", b"Summer202612", policy=LAX) << RecallName("ann") >> KNOWN << whole >> YES << Identify() >> ANN << HasFactor(ANN)
+    play = asked("ann", b"Summer202612", policy=LAX) << RecallName("ann") >> CODELESS << whole >> YES << Identify() >> ANN << HasFactor(ANN)
     assert play >> False << Admit(ANN, "password-only") >> NONE << Accepted(RAW, ANN, "password-only")
 
 

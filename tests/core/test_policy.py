@@ -94,10 +94,10 @@ def shape(name="ann", recall=Recall(), refused=None, policy=Policy(), client=HOM
 def test_the_shape_follows_what_is_known_of_the_name():
     lax = Policy(unenrolled="password-only")
     for policy in (Policy(), lax):
-        assert shape(recall=Recall(known=True, enrolled=True), policy=policy) == "cut"
+        assert shape(recall=Recall(codeless=True, enrolled=True), policy=policy) == "cut"
         assert shape(recall=Recall(pending=True), policy=policy) == "cut"
-        assert shape(recall=Recall(known=True, pending=True), policy=policy) == "cut"
-        assert shape(recall=Recall(known=True), policy=policy) == "whole"
+        assert shape(recall=Recall(codeless=True, pending=True), policy=policy) == "cut"
+        assert shape(recall=Recall(codeless=True), policy=policy) == "whole"
     assert shape() == "cut"
     assert shape(policy=lax) == "whole"
     assert shape(policy=lax, refused="whole") == "cut"
@@ -106,7 +106,7 @@ def test_the_shape_follows_what_is_known_of_the_name():
 
 def test_an_exempt_name_is_taken_whole_where_it_is_exempt():
     policy = Policy([Exempt("cn=Svc,dc=x", LOOPBACK)])
-    enrolled = Recall(known=True, enrolled=True)
+    enrolled = Recall(codeless=True, enrolled=True)
     assert shape("dn:cn=svc,dc=x", policy=policy) == "whole"
     assert shape("dn:cn=svc,dc=x", enrolled, policy=policy) == "whole"
     assert shape("dn:cn=svc,dc=x", enrolled, policy=policy, client=AWAY) == "cut"

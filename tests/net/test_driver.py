@@ -338,6 +338,23 @@ async def test_the_client_leaves_before_the_logins_first_step(house):
     assert len(house.directory.binds()) == 1
 
 
+async def test_a_client_that_is_turned_away_and_stays_has_no_login_any_more(house):
+    """It does not read its notice, and so does not go: the login ends all the same."""
+    await house.open()
+    house.directory.holds = lambda link, frame: True
+    client = house.client()
+    client.pipe.loseConnection = lambda: None
+    client.send(bind(1, ALICE, PASSWORD + house.next_code()))
+    await house.until(lambda: house.directory.held)
+    client.send(bind(2, ALICE, PASSWORD))
+    await house.over()
+    assert client.pipe.open
+    assert house.links_open == 0
+    assert house.budget == Budget()
+    assert house.events[-1].reason == "client-left"
+    client.leave()
+
+
 async def test_the_client_leaves_while_its_refusal_waits(house):
     await house.open()
     client = house.client()
@@ -370,7 +387,7 @@ async def test_a_login_waits_for_the_end_of_the_message_it_interrupted(house):
     client, link = house.bound_client()
     whole = result(1, ldap.SEARCH_REQUEST)
     link.send(whole[:5])
-    client.send(bind(2, ALICE, PASSWORD + house.next_code()))
+    client.send(bind(2, SERVICE, PASSWORD))  # nothing of the store's is asked before the password is
     for _ in range(20):
         house.serve()
         await asyncio.sleep(0)

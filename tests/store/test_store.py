@@ -169,7 +169,7 @@ class TestVerify:
         assert (await world.verify(store, world.code(), renamed, names=[])).result == "accepted"
         (account,) = await store.accounts()
         assert (account.dn, account.accounts, account.upn) == (renamed.dn, ("aliceb",), None)
-        assert await store.recall("ad", "aliceb") == Recall(known=True, enrolled=True)
+        assert await store.recall("ad", "aliceb") == Recall(enrolled=True)
         assert await store.recall("ad", "alice") == Recall()
 
     async def test_a32_a_recreated_account_inherits_nothing(self, world, alice):
@@ -346,7 +346,7 @@ class TestPending:
         world.now += PENDING_SECONDS
         assert (await world.verify(store, world.code())).result == "not-enrolled"
         assert await store.status(alice) == Status(enrolled=False, locked=False)
-        assert await store.recall("ad", "alice") == Recall(known=True)
+        assert await store.recall("ad", "alice") == Recall()  # it was seen, but never let in
         assert await store.pendings() == []
         await world.enrol(store, bob)
         assert [row.account for row in await store.factors()] == [bob.key]
@@ -399,10 +399,10 @@ class TestRecall:
     async def test_a_name_that_logged_in(self, world, alice):
         store = await world.open()
         await store.admit(alice, world.success(), ["acme\\alice", "acme\\alice"])
-        assert await store.recall("ad", "acme\\alice") == Recall(known=True)
+        assert await store.recall("ad", "acme\\alice") == Recall(codeless=True)
         assert await store.recall("hr", "acme\\alice") == Recall()
         await world.enrol(store)
-        assert await store.recall("ad", "acme\\alice") == Recall(known=True, enrolled=True)
+        assert await store.recall("ad", "acme\\alice") == Recall(codeless=True, enrolled=True)
 
     @pytest.mark.parametrize(
         "name",
@@ -416,7 +416,7 @@ class TestRecall:
     async def test_one_enrolled_is_known_by_its_names_before_its_first_login(self, world, name):
         store = await world.open()
         await world.enrol(store)
-        assert await store.recall("ad", name) == Recall(known=True, enrolled=True)
+        assert await store.recall("ad", name) == Recall(enrolled=True)
 
     @pytest.mark.parametrize(
         ("owner", "name"),
@@ -426,6 +426,19 @@ class TestRecall:
             (PENDINGS[2], "alice"),
         ],
     )
+    async def test_what_the_last_success_needed_is_what_counts(self, world, alice):
+        """Not that a name was seen: a refusal says nothing of what its password looks like."""
+        store = await world.open()
+        assert (await world.verify(store, "000000")).result == "not-enrolled"
+        assert await store.recall("ad", "alice") == Recall()
+        await store.admit(alice, world.success(), ["alice"])
+        assert await store.recall("ad", "alice") == Recall(codeless=True)
+        await world.enrol(store)
+        assert (await world.verify(store, world.code())).result == "accepted"
+        assert await store.recall("ad", "alice") == Recall(enrolled=True)
+        await store.unenrol(alice.key, world.change())
+        assert await store.recall("ad", "alice") == Recall()
+
     async def test_a_pending_value_is_recalled_though_nobody_is_known(self, world, owner, name):
         store = await world.open()
         await world.enrol(store, owner)
@@ -435,21 +448,21 @@ class TestRecall:
         store = await world.open()
         await store.admit(alice, world.success(), ["acme\\alice"])
         await world.enrol(store, Pending("ad", "account", "alice"))
-        assert await store.recall("ad", "acme\\alice") == Recall(known=True, pending=True)
+        assert await store.recall("ad", "acme\\alice") == Recall(codeless=True, pending=True)
 
     async def test_a_name_that_moved_to_another_account(self, world, alice, bob):
         store = await world.open()
         await world.enrol(store)
         await store.admit(alice, world.success(), ["desk 7"])
         await store.admit(bob, world.success(), ["desk 7"])
-        assert await store.recall("ad", "desk 7") == Recall(known=True)
+        assert await store.recall("ad", "desk 7") == Recall(codeless=True)
 
     async def test_any_text_is_a_name(self, world, alice):
         store = await world.open()
         for name in ("", "\0", "\udcff", "a" * 70_000, "' OR 1=1 --"):
             assert await store.recall("ad", name) == Recall()
             await store.admit(alice, world.success(), [name])
-            assert await store.recall("ad", name) == Recall(known=True)
+            assert await store.recall("ad", name) == Recall(codeless=True)
 
 
 class TestSealing:

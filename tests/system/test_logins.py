@@ -446,3 +446,12 @@ def test_A43_nothing_secret_in_the_log_or_the_store(slapd, tmp_path):
         assert base64.b32encode(secret) not in octets
     assert b"\x1b" not in log
     assert all(line.startswith(b"{") for line in log.splitlines())
+
+
+def test_A18_an_unenrolled_user_spends_no_wrong_password(openldap):
+    """Ten refusals for want of a factor: each time the directory sees the right password."""
+    unenrolled = openldap.directory.user("pavel")
+    with openldap.directory.binds_seen() as seen:
+        for _ in range(10):
+            assert log_in(openldap, unenrolled.dn, unenrolled.password + "123456").code == 49
+    assert [bind.result for bind in seen] == [0] * 10

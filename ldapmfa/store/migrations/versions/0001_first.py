@@ -96,6 +96,7 @@ def upgrade() -> None:
         sa.Column("directory", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("account_key", sa.Text(), nullable=False),
+        sa.Column("codeless", sa.Boolean(), nullable=False),
         sa.Column("seen", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(["account_key"], ["accounts.key"], name="fk_names_account_key", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("directory", "name", name="pk_names"),
