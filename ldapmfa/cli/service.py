@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import Any
 
 import click
@@ -23,6 +24,7 @@ def run() -> None:
     from ldapmfa import tap  # noqa: PLC0415 - takes long
 
     settings = load(check_ports=True)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold passwords
     tap.install()
     from twisted.internet import reactor as installed  # noqa: PLC0415 - installed just now
 

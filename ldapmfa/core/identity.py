@@ -9,7 +9,7 @@ business.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from ldapmfa.wire import dn, ldap
@@ -33,6 +33,7 @@ class Identity:
     dn: str
     accounts: tuple[str, ...] = ()
     upn: str | None = None
+    elsewhere: bool = False  #: found at the global catalog: of another domain, where account names are others'
 
     @property
     def key(self) -> str:
@@ -164,7 +165,8 @@ def _in_active_directory(capabilities: Capabilities, directory: str) -> Asking:
     entry = _single(found, sid_text(sid))
     if entry.attributes.get("objectsid") != (sid,):
         raise CannotIdentify(f"the entry found for {sid_text(sid)} has another SID")
-    return _active_directory_identity(entry, who, sid, directory)
+    identity = _active_directory_identity(entry, who, sid, directory)
+    return replace(identity, elsewhere=place == "catalog") if isinstance(identity, Identity) else identity
 
 
 def _active_directory_identity(entry: Entry, who: str | None, sid: bytes, directory: str) -> Identity | Unidentified:

@@ -38,13 +38,13 @@ class Exempt:
         return self.networks is None or (client is not None and any(client in network for network in self.networks))
 
     def is_account(self, identity: Identity) -> bool:
-        """Whether `identity` is this account; of several account names none counts, for uid may be self-written."""
+        """Whether `identity` is this account; of several account names none counts, nor another domain's."""
         if "=" in self.account:
             return dn.same(self.account, identity.dn)
         name = dn.prepare(self.account)
         if "@" in self.account:
             return identity.upn is not None and dn.prepare(identity.upn) == name
-        return len(identity.accounts) == 1 and dn.prepare(identity.accounts[0]) == name
+        return not identity.elsewhere and len(identity.accounts) == 1 and dn.prepare(identity.accounts[0]) == name
 
 
 @dataclass(frozen=True, slots=True)

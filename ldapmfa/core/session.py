@@ -180,8 +180,11 @@ class Rules:
     frame_after_bind: int = 1024 * 1024
     held_requests: int = 100
     held_octets: int = 256 * 1024
+    refused_binds: int = 10  # in a row, without a login that would take its time
 
 
+#: What both object identifiers of proxied authorization begin with: a frame that holds it is looked at closely.
+_PROXIED_PREFIX: Final = b"2.16.840.1.113730.3.4.1"
 _INJECTED: Final = "Octets behind a StartTLS request."
 
 
@@ -202,6 +205,7 @@ class Session:
         self._held: list[Frame] = []
         self._held_octets = 0
         self._stopping = False
+        self._refusals = 0  # binds refused without a login since the last one that succeeded
         self._handshaking = False  # between BeginTls and TlsStarted
         self._commands: list[Command] = []
 
@@ -322,6 +326,10 @@ class Session:
         return None
 
     def _refuse_bind(self, frame: Frame, name: bytes, reason: str, code: int, text: str) -> None:
+        self._refusals += 1
+        if self._refusals > self._rules.refused_binds:
+            self._disconnect(ldap.BUSY, "Too many refused binds.")
+            return
         self._commands += (
             BindRefused(name, reason, code),
             DropDirectory(),
@@ -344,8 +352,10 @@ class Session:
     def _relay(self, frame: Frame) -> None:
         if frame.controls and _is_proxied(frame):
             self._answer(frame, ldap.AUTHORIZATION_DENIED, "Proxied authorization is refused.")
-            return
-        self._commands.append(Relay(frame.raw, 1))
+        elif _PROXIED_PREFIX in frame.raw and not ldap.is_to_the_letter(frame):
+            self._disconnect(ldap.PROTOCOL_ERROR, "Not LDAP: an operation with more in it than belongs there.")
+        else:
+            self._commands.append(Relay(frame.raw, 1))
 
     def _relay_abandon(self, frame: Frame) -> None:
         if not _is_proxied(frame):
@@ -408,6 +418,7 @@ class Session:
             return
         if event.accepted:
             self.state = State.BOUND
+            self._refusals = 0
             self._commands.append(Send(event.answer))
         else:
             self.state = State.ANONYMOUS

@@ -330,6 +330,7 @@ class Link(protocol.Protocol):
         if self._open:
             self._why = why
             self._open = False
+            self._touched = True  # it was alive, or may have been: what we asked may have been done
             self._gone()
             self.transport.abortConnection()
 

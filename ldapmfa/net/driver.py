@@ -107,6 +107,7 @@ async def within(clock: Any, seconds: float, work: Awaitable[Value]) -> Value:
 
 
 _REMEMBERED: Final = 10_000
+_KEPT: Final = 256  # characters of a name; a longer one's hint may be another's, and is only a hint
 _FORGOTTEN: Final = 600.0
 
 
@@ -308,7 +309,7 @@ class Login:
 
     @property
     def _key(self) -> tuple[str, str]:
-        return self._directory.settings.identity_name, self._bind.attempt.normalised_name
+        return self._directory.settings.identity_name, self._bind.attempt.normalised_name[:_KEPT]
 
     @property
     def _names(self) -> tuple[str, ...]:

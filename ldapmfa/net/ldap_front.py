@@ -494,6 +494,8 @@ class LdapFront(protocol.Protocol):
                 self._perform(self.session.handle(session.Overloaded("The server is busy.")))
                 budget.octets_used -= self._accounted - self._kept()
                 self._accounted = self._kept()
+        if "bind" not in self._timers and self.session.state is State.ANONYMOUS:
+            self._arm("bind", self._listener.bind_timeout, "No bind in time.")
         if self.session.in_frame:
             if "frame" not in self._timers:
                 self._arm("frame", self._listener.frame_timeout, "A request was begun and not finished in time.")

@@ -302,6 +302,76 @@ def reads_root_dse(frame: Frame) -> bool:
     )
 
 
+def is_to_the_letter(frame: Frame) -> bool:
+    """Whether the operation of a request holds exactly what RFC 4511 says it does, at every depth.
+
+    Directories on liblber (OpenLDAP, 389) do not hold an element to its own end: what lies behind the last field of an
+    operation or a filter they take for the controls of the message, wherever the lengths say that it belongs.
+    """
+    if frame.tag not in _OPERATIONS:
+        return True
+    data = frame.raw
+    try:
+        todo = [(_OPERATIONS[frame.tag], frame.start, frame.stop)]
+        while todo:
+            name, start, stop = todo.pop()
+            pattern, within = _GRAMMAR[name]
+            parts = ber.children(data, start, stop)
+            if not pattern.fullmatch(bytes(_FILTER if tag in _FILTERS else tag for tag, _, _ in parts)):
+                return False
+            for tag, start, stop in parts:
+                inner = _FILTERS.get(tag) or within.get(tag)
+                if inner:
+                    todo.append((inner, start, stop))
+    except BerError:
+        return False
+    return True
+
+
+_OPERATIONS: Final = {
+    SEARCH_REQUEST: "search",
+    COMPARE_REQUEST: "compare",
+    MODIFY_REQUEST: "modify",
+    ADD_REQUEST: "add",
+    MODIFY_DN_REQUEST: "rename",
+}
+_FILTER: Final = 0xFF  # stands for the tag of any filter; LDAP has none like it
+_FILTERS: Final = {
+    0xA0: "filters",
+    0xA1: "filters",
+    0xA2: "filter",
+    0xA3: "assertion",
+    0xA4: "substrings",
+    0xA5: "assertion",
+    0xA6: "assertion",
+    0x87: None,
+    0xA8: "assertion",
+    0xA9: "matching rule",
+}
+#: The tags that an element consists of, as a pattern of octets, and the elements among them that are looked into.
+_GRAMMAR: Final[dict[str, tuple[re.Pattern[bytes], dict[int, str]]]] = {
+    name: (re.compile(pattern, re.DOTALL), within)
+    for name, pattern, within in (
+        ("search", rb"\x04\x0a\x0a\x02\x02\x01\xff\x30", {0x30: "strings"}),
+        ("filters", rb"\xff*", {}),
+        ("filter", rb"\xff", {}),
+        ("substrings", rb"\x04\x30", {0x30: "pieces"}),
+        ("pieces", rb"[\x80-\x82]+", {}),
+        ("matching rule", rb"\x81?\x82?\x83\x84?", {}),
+        ("compare", rb"\x04\x30", {0x30: "assertion"}),
+        ("assertion", rb"\x04\x04", {}),
+        ("modify", rb"\x04\x30", {0x30: "changes"}),
+        ("changes", rb"\x30*", {0x30: "change"}),
+        ("change", rb"\x0a\x30", {0x30: "attribute"}),
+        ("add", rb"\x04\x30", {0x30: "attributes"}),
+        ("attributes", rb"\x30*", {0x30: "attribute"}),
+        ("attribute", rb"\x04\x31", {0x31: "strings"}),
+        ("strings", rb"\x04*", {}),
+        ("rename", rb"\x04\x04\x01\x80?", {}),
+    )
+}
+
+
 def message(message_id: int, operation: bytes, controls: bytes = b"") -> bytes:
     """An LDAPMessage around an encoded `operation` and, if any, encoded `controls`."""
     return ber.tlv(ber.SEQUENCE, ber.encode_integer(message_id), operation, controls)

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from world import ALICE, BOB, PASSWORD, SERVICE, World, bind, frames, root_dse, search, unbind
+from world import ALICE, BOB, PASSWORD, SERVICE, World, bind, frames, result, root_dse, search, unbind
 
 from ldapmfa.wire import dn, ldap
 
@@ -72,6 +72,7 @@ class Reuse(RuleBasedStateMachine):
         self.owner = {}  # message id of an operation: whose it is
         self.used = set()
         self.wrong = []
+        self.house.directory.misbehave = self.bind_and_deny
         self.serve, self.house.directory.serve = self.house.directory.serve, self.served
         self.clients = [self.house.client(port=40_000), self.house.client(port=40_001)]
         self.sent = [0, 0]  # binds, on the connection there is
@@ -98,6 +99,14 @@ class Reuse(RuleBasedStateMachine):
         if not told or ldap.read_result(told[-1]).code != 0:
             return None
         return self.asked[told[-1].id][0]
+
+    def bind_and_deny(self, link, frame):
+        """A50, the worst of directories: it says no to a wrong password, and binds the link all the same."""
+        if frame.tag != ldap.BIND_REQUEST:
+            return None
+        asked = ldap.read_bind(frame)
+        link.bound = dn.normalise(asked.name.decode())
+        return [result(frame.id, frame.tag, 0 if asked.password == PASSWORD.encode() else 49)]
 
     def served(self, server):
         """A link on which the model looks at everything as it is sent."""

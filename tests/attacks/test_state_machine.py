@@ -74,7 +74,7 @@ from ldapmfa.core.session import (
     StopRequested,
     TlsStarted,
 )
-from ldapmfa.wire import ldap
+from ldapmfa.wire import ber, ldap
 
 YES = answer(1, 0x61, 0)
 NO = answer(1, 0x61, 49)
@@ -823,3 +823,86 @@ def test_A42_an_unknown_operation_ends_the_session_with_a_notice(tag):
 def test_A42_a_notice_is_the_last_word_whenever_we_end_a_session():
     assert bound() >> StopRequested() << Notice(ldap.UNAVAILABLE) << CLOSED >> search(2)
     assert bound() >> DirectoryLeft() << Report << Notice(ldap.UNAVAILABLE) << CLOSED >> search(2)
+
+
+# -- A11: controls where liblber looks for them
+
+PROXIED = (b"2.16.840.1.113730.3.4.18", b"2.16.840.1.113730.3.4.12")
+
+
+def _smuggled(oid):
+    """Every request with the control as the last thing inside of its operation, or of a part of it."""
+    control = ber.tlv(0xA0, ber.tlv(0x30, ber.tlv(4, oid), ber.tlv(1, b"\xff"), ber.tlv(4, b"dn:cn=admin")))
+    text, pair = ber.tlv(4, b"cn=x"), ber.tlv(4, b"cn") + ber.tlv(4, b"x")
+    values = ber.tlv(4, b"cn") + ber.tlv(0x31, ber.tlv(4, b"x"))
+    head = text + bytes.fromhex("0a01020a0100020100020100010100")
+    wanted = ber.tlv(0x30, ber.tlv(4, b"cn"))
+    any_entry = ber.tlv(0x87, b"objectClass")
+    yield ldap.SEARCH_REQUEST, head + any_entry + wanted + control
+    yield ldap.SEARCH_REQUEST, head + ber.tlv(0xA3, pair, control) + wanted
+    yield ldap.SEARCH_REQUEST, head + ber.tlv(0xA0, any_entry, ber.tlv(0xA8, pair, control)) + wanted
+    yield ldap.SEARCH_REQUEST, head + ber.tlv(0xA2, any_entry, control) + wanted
+    yield ldap.SEARCH_REQUEST, head + ber.tlv(0xA4, ber.tlv(4, b"cn"), ber.tlv(0x30, ber.tlv(0x80, b"x"), control)) + wanted
+    yield ldap.SEARCH_REQUEST, head + ber.tlv(0xA9, ber.tlv(0x83, b"x"), control) + wanted
+    yield ldap.SEARCH_REQUEST, head + any_entry + ber.tlv(0x30, ber.tlv(4, b"cn"), control)
+    yield ldap.COMPARE_REQUEST, text + ber.tlv(0x30, pair) + control
+    yield ldap.COMPARE_REQUEST, text + ber.tlv(0x30, pair, control)
+    change = ber.tlv(0x0A, b"\x02") + ber.tlv(0x30, values)
+    yield ldap.MODIFY_REQUEST, text + ber.tlv(0x30, ber.tlv(0x30, change)) + control
+    yield ldap.MODIFY_REQUEST, text + ber.tlv(0x30, ber.tlv(0x30, change, control))
+    yield ldap.MODIFY_REQUEST, text + ber.tlv(0x30, ber.tlv(0x30, change), control)
+    yield ldap.ADD_REQUEST, text + ber.tlv(0x30, ber.tlv(0x30, values)) + control
+    yield ldap.ADD_REQUEST, text + ber.tlv(0x30, ber.tlv(0x30, values, control))
+    yield ldap.MODIFY_DN_REQUEST, text + text + ber.tlv(1, b"\xff") + control
+    yield ldap.SEARCH_REQUEST, head + any_entry + wanted + control[:-1]
+
+
+@pytest.mark.parametrize("oid", PROXIED)
+def test_A11_proxied_authorization_inside_an_operation(oid):
+    """liblber takes what lies behind the last field for the message's controls, whatever the lengths say."""
+    for tag, content in _smuggled(oid):
+        session = Session(Rules())
+        session.state = State.BOUND
+        commands = session.receive(ldap.message(2, ber.tlv(tag, content)))
+        assert not [command for command in commands if isinstance(command, Relay)], (hex(tag), content)
+        assert session.state is State.CLOSED
+
+
+@pytest.mark.parametrize("oid", PROXIED)
+def test_A11_the_same_oid_as_text_passes_in_every_request(oid):
+    text, pair = ber.tlv(4, b"cn=x"), ber.tlv(4, b"cn") + ber.tlv(4, oid)
+    values = ber.tlv(4, b"cn") + ber.tlv(0x31, ber.tlv(4, oid), ber.tlv(4, oid))
+    head = text + bytes.fromhex("0a01020a0100020100020100010100")
+    wanted = ber.tlv(0x30, ber.tlv(4, b"cn"), ber.tlv(4, oid))
+    filters = (
+        ber.tlv(0xA3, pair),
+        ber.tlv(0xA0, ber.tlv(0xA2, ber.tlv(0xA5, pair)), ber.tlv(0xA1, ber.tlv(0xA6, pair), ber.tlv(0xA8, pair))),
+        ber.tlv(0xA0),
+        ber.tlv(0xA4, ber.tlv(4, b"cn"), ber.tlv(0x30, ber.tlv(0x80, oid), ber.tlv(0x81, oid), ber.tlv(0x82, oid))),
+        ber.tlv(0xA9, ber.tlv(0x81, b"1.2.3"), ber.tlv(0x82, b"cn"), ber.tlv(0x83, oid), ber.tlv(0x84, b"\xff")),
+        ber.tlv(0x87, b"cn"),
+    )
+    requests = [(ldap.SEARCH_REQUEST, head + each + wanted) for each in filters]
+    change = ber.tlv(0x30, ber.tlv(0x0A, b"\x02"), ber.tlv(0x30, values))
+    requests += [
+        (ldap.COMPARE_REQUEST, text + ber.tlv(0x30, pair)),
+        (ldap.MODIFY_REQUEST, text + ber.tlv(0x30, change, change)),
+        (ldap.ADD_REQUEST, text + ber.tlv(0x30, ber.tlv(0x30, values))),
+        (ldap.MODIFY_DN_REQUEST, text + ber.tlv(4, oid) + ber.tlv(1, b"\xff") + ber.tlv(0x80, b"dc=x")),
+        (ldap.DELETE_REQUEST, oid),
+    ]
+    for tag, content in requests:
+        raw = ldap.message(2, ber.tlv(tag, content))
+        session = Session(Rules())
+        session.state = State.BOUND
+        assert session.receive(raw) == [Relay(raw, 1)], hex(tag)
+
+
+def test_A41_binds_that_are_refused_at_once_come_to_an_end():
+    session = Session(Rules(refused_binds=3))
+    empty = bind(1, "cn=x", "")
+    for _ in range(3):
+        assert session.receive(empty)
+        assert session.state is State.ANONYMOUS
+    session.receive(empty)
+    assert session.state is State.CLOSED

@@ -58,6 +58,8 @@ def test_what_the_directory_did_not_say_matches_nothing():
     assert Exempt("cn=root").is_account(bare)
     several = dataclasses.replace(SVC, accounts=("svc", "other"))
     assert not Exempt("svc").is_account(several)
+    # another domain may have an account of that name
+    assert not Exempt("svc").is_account(dataclasses.replace(SVC, elsewhere=True))
     assert not Exempt("svc").is_account(dataclasses.replace(SVC, accounts=()))
 
 

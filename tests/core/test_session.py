@@ -668,3 +668,20 @@ class Run(RuleBasedStateMachine):
 
 Run.TestCase.settings = settings(deadline=None, max_examples=150, stateful_step_count=20)
 TestRun = Run.TestCase
+
+
+def test_a_request_that_names_proxied_authorization_is_looked_at_closely():
+    """Text passes; what a lenient parser would take for a control ends the session."""
+    oid = b"2.16.840.1.113730.3.4.18"
+    text = ldap.message(2, ldap.search_request(b"", ("cn",), where=ldap.equals("cn", oid)))
+    assert bound() >> text << Relay(text, 1)
+    operation = ldap.search_request(b"", ("cn",), where=ldap.equals("cn", oid))
+    tail = operation[2:] + b"\xa0\x00"
+    assert bound() >> ldap.message(2, bytes((operation[0], len(tail))) + tail) << turned_away()
+
+
+def test_binds_that_are_refused_at_once_come_to_an_end():
+    session = Session(Rules(refused_binds=2))
+    for _ in range(2):
+        assert Playbook(session) >> bind(1, "cn=ann", "") << (BindRefused, DropDirectory(), Send)
+    assert Playbook(session) >> bind(1, "cn=ann", "") << turned_away(51)

@@ -3,6 +3,7 @@
 import pytest
 from system.proxy import Proxy
 from system.servers import people
+from system.servers.slapd import Slapd
 from system.wire import (
     Raw,
     abandon,
@@ -249,3 +250,42 @@ def test_ten_thousand_entries_while_requests_are_refused(slapd10k, tmp_path):
         assert (done, entries) == (0, 10_000)
         assert seen == refused
         assert raw.buffer == b""
+
+
+def proxied(where, bob, administrator):
+    """A search for bob's password, with the control of proxied authorization where it belongs, or inside the operation."""
+    octets = ber.tlv(ber.OCTET_STRING, b"2.16.840.1.113730.3.4.18"), ber.tlv(ber.OCTET_STRING, administrator.encode())
+    control = ber.tlv(0xA0, ber.tlv(ber.SEQUENCE, octets[0], ber.tlv(ber.BOOLEAN, b"\xff"), octets[1]))
+    wanted = ber.tlv(ber.SEQUENCE, ber.tlv(ber.OCTET_STRING, b"userPassword"))
+    head = ber.tlv(ber.OCTET_STRING, bob.encode()) + bytes.fromhex("0a01000a0100020100020100010100")
+    pair = ber.tlv(ber.OCTET_STRING, b"uid") + ber.tlv(ber.OCTET_STRING, b"bob")
+    operation = {
+        "outside": head + ldap.ANY_ENTRY + wanted,
+        "tail": head + ldap.ANY_ENTRY + wanted + control,
+        "filter": head + ber.tlv(0xA3, pair, wanted, control) + ber.tlv(ber.SEQUENCE),
+    }[where]
+    return ldap.message(2, ber.tlv(ldap.SEARCH_REQUEST, operation), control if where == "outside" else b"")
+
+
+def test_A11_proxied_authorization_where_openldap_looks_for_it(tmp_path):
+    """OpenLDAP takes the control wherever it stands, and alice may be anybody: directly it works, here it does not."""
+    slapd = Slapd(tmp_path / "slapd", entries=0, extra_global="authz-policy to")
+    try:
+        slapd.start()
+        alice, bob = slapd.user("alice"), slapd.user("bob")
+        with slapd.admin() as admin:
+            admin.modify(alice.dn, {"authzTo": [("MODIFY_REPLACE", ["dn.regex:.*"])]})
+        with Proxy(slapd, tmp_path / "proxy") as proxy:
+            for where in ("outside", "tail", "filter"):
+                request = proxied(where, bob.dn, f"dn:{slapd.admin_dn}")
+                with Raw(slapd.host, slapd.port) as direct:
+                    assert direct.code(bind(1, alice.dn, alice.password)) == 0
+                    assert b"{SSHA}" in direct.ask(request), where
+                with Raw(proxy.host, proxy.port) as through:
+                    assert through.code(bind(1, alice.dn, proxy.typed("alice"))) == 0
+                    through.send(request)
+                    (answer,) = through.answer()
+                    expected = (2, 123) if where == "outside" else (0, ldap.PROTOCOL_ERROR)
+                    assert (answer.id, ldap.read_result(answer).code) == expected, where
+    finally:
+        slapd.stop()

@@ -694,3 +694,39 @@ def test_a_frame_does_not_show_its_octets():
     raw = ldap.message(7, ldap.bind_request(b"cn=x", b"hush"))
     frame = ldap.read_frame(raw, 0, 1000)
     assert repr(frame) == f"Frame(id=7, tag=0x60, {len(raw)} octets)"
+
+
+TEXT, PAIR = "0401 78", "0402 636e 0401 78"
+HEAD = "0401 78 0a0102 0a0100 020100 020100 010100"
+
+
+@pytest.mark.parametrize(
+    ("tag", "content", "right"),
+    [
+        (ldap.SEARCH_REQUEST, f"{HEAD} 8702 636e 3004 0402 636e", True),
+        (ldap.SEARCH_REQUEST, f"{HEAD} a307 {PAIR} 3000", True),
+        (ldap.SEARCH_REQUEST, f"{HEAD} a00b a209 a307 {PAIR} 3000", True),
+        (ldap.SEARCH_REQUEST, f"{HEAD} a10b a209 a807 {PAIR} 3000", True),
+        (ldap.SEARCH_REQUEST, f"{HEAD} a409 0402 636e 3003 8001 78 3000", True),
+        (ldap.SEARCH_REQUEST, f"{HEAD} a903 8301 78 3000", True),
+        (ldap.SEARCH_REQUEST, f"{HEAD} 8702 636e 3000 a000", False),
+        (ldap.SEARCH_REQUEST, f"{HEAD} a309 {PAIR} a000 3000", False),
+        (ldap.SEARCH_REQUEST, f"{HEAD} a206 8702 636e a000 3000", False),
+        (ldap.SEARCH_REQUEST, f"{HEAD} 8702 636e 3002 a000", False),
+        (ldap.SEARCH_REQUEST, f"{HEAD} 8702 636e 30", False),
+        (ldap.COMPARE_REQUEST, f"{TEXT} 3007 {PAIR}", True),
+        (ldap.COMPARE_REQUEST, f"{TEXT} 3007 {PAIR} a000", False),
+        (ldap.MODIFY_REQUEST, f"{TEXT} 3010 300e 0a0102 3009 0402 636e 3103 0401 78", True),
+        (ldap.MODIFY_REQUEST, f"{TEXT} 3012 3010 0a0102 300b 0402 636e 3103 0401 78 a000", False),
+        (ldap.ADD_REQUEST, f"{TEXT} 300b 3009 0402 636e 3103 0401 78", True),
+        (ldap.ADD_REQUEST, f"{TEXT} 300d 300b 0402 636e 3105 0401 78 a000", False),
+        (ldap.MODIFY_DN_REQUEST, f"{TEXT} {TEXT} 0101ff", True),
+        (ldap.MODIFY_DN_REQUEST, f"{TEXT} {TEXT} 0101ff 8001 78", True),
+        (ldap.MODIFY_DN_REQUEST, f"{TEXT} {TEXT} 0101ff a000", False),
+        (ldap.DELETE_REQUEST, "78", True),
+    ],
+)
+def test_an_operation_is_to_the_letter_or_not(tag, content, right):
+    octets = bytes.fromhex(content)
+    raw = ldap.message(2, bytes((tag, len(octets))) + octets)
+    assert ldap.is_to_the_letter(ldap.read_frame(raw, 0, 1000)) is right
