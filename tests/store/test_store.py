@@ -426,6 +426,11 @@ class TestRecall:
             (PENDINGS[2], "alice"),
         ],
     )
+    async def test_a_pending_value_is_recalled_though_nobody_is_known(self, world, owner, name):
+        store = await world.open()
+        await world.enrol(store, owner)
+        assert await store.recall("ad", name) == Recall(pending=True)
+
     async def test_what_the_last_success_needed_is_what_counts(self, world, alice):
         """Not that a name was seen: a refusal says nothing of what its password looks like."""
         store = await world.open()
@@ -438,11 +443,6 @@ class TestRecall:
         assert await store.recall("ad", "alice") == Recall(enrolled=True)
         await store.unenrol(alice.key, world.change())
         assert await store.recall("ad", "alice") == Recall()
-
-    async def test_a_pending_value_is_recalled_though_nobody_is_known(self, world, owner, name):
-        store = await world.open()
-        await world.enrol(store, owner)
-        assert await store.recall("ad", name) == Recall(pending=True)
 
     async def test_a_pending_value_is_recalled_under_another_name_of_a_known_account(self, world, alice):
         store = await world.open()
