@@ -26,6 +26,7 @@ docs: .venv/ready ## write anew what is generated from the code: the example con
 	$(bin)/python -m ldapmfa.config reference > docs/reference/configuration.md
 	$(bin)/python -m ldapmfa.cli.reference cli > docs/reference/cli.md
 	$(bin)/python -m ldapmfa.cli.reference man > docs/reference/ldapmfa.1
+	$(bin)/python docs/attacks.py
 
 clean: ## remove what was made, the virtual environment too
 	rm -rf .venv build dist *.egg-info .coverage* .*_cache .hypothesis
