@@ -474,7 +474,7 @@ class World:
         while sum(link.serve() for link in self.directory.served):
             pass
 
-    async def until(self, condition, seconds=5.0):
+    async def until(self, condition, seconds=30.0):
         """Let everything run, but the clock, until `condition`."""
         limit = time.monotonic() + seconds
         while not condition():
