@@ -29,6 +29,11 @@ REASONS: Final[dict[str, Explanation]] = {
         'The password was right, the account has no second factor, and login.unenrolled = "password-only" lets it in.',
         "Enrol it: ldapmfa user enrol NAME.",
     ),
+    # refused by the session
+    "second-bind": Explanation(
+        "A second bind came while the first of the same connection was not answered.",
+        "The program breaks a rule of LDAP, or gives up too early: raise its time-out.",
+    ),
     # refused by the login: the password first
     "no-name": Explanation(
         "The bind gave a password without a name, or a name with a NUL in it.", "Correct the client's settings."

@@ -9,6 +9,7 @@ commands come out, in the order in which they are to be performed. Not in here: 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
@@ -338,6 +339,10 @@ class Session:
 
     def _bind_again(self, frame: Frame) -> None:
         """A second Bind while one is pending (RFC 4511 section 4.2.1 forbids it)."""
+        name = b""
+        with suppress(BerError):
+            name = ldap.read_bind(frame).name
+        self._commands.append(BindRefused(name, "second-bind", ldap.PROTOCOL_ERROR))
         self._disconnect(ldap.PROTOCOL_ERROR, "A bind is under way.")
 
     def _hold(self, frame: Frame) -> None:

@@ -247,7 +247,7 @@ class Reuse(RuleBasedStateMachine):
 async def test_A06_every_operation_runs_as_whom_its_client_was_told_it_is(tmp_path):
     Reuse.path, Reuse.store, Reuse.successes = tmp_path, None, 0
     quick = settings(
-        max_examples=40, stateful_step_count=25, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+        max_examples=100, stateful_step_count=25, deadline=None, database=None, suppress_health_check=list(HealthCheck)
     )
     try:
         await beside_the_loop(lambda: run_state_machine_as_test(Reuse, settings=quick))

@@ -274,7 +274,7 @@ def test_A04_nothing_behind_a_bind_changes_how_its_answer_is_treated(behind):
 
 @pytest.mark.parametrize("second", [bind(2, "cn=bob", "secret123456"), bind(1, "cn=ann", "secret123456"), bind(2, "", ""), bind(2, "cn=ann", ""), sasl(2, "GSSAPI"), message(2, tlv(0x60))])
 def test_A05_a_second_bind_while_one_is_pending_ends_the_session(second):
-    assert fresh() >> bind(1, "cn=ann", "secret123456") << starts() >> second << CancelLogin() << TURNED_AWAY >> LoginEnded(True, YES) >> search(3)
+    assert fresh() >> bind(1, "cn=ann", "secret123456") << starts() >> second << BindRefused << CancelLogin() << TURNED_AWAY >> LoginEnded(True, YES) >> search(3)
 
 
 def test_A05_a_message_id_may_be_used_again():
@@ -306,7 +306,7 @@ def test_A09_an_approval_that_comes_too_late_opens_nothing(leaving):
     session = Session(Rules())
     session.receive(bind(1, "cn=ann", "secret123456") + search(5))
     commands = session.receive(leaving) if isinstance(leaving, bytes) else session.handle(leaving)
-    assert commands[0] == CancelLogin()
+    assert CancelLogin() in commands[:2]
     assert DropDirectory() in commands
     assert session.handle(LoginEnded(True, YES)) == []
     assert session.receive(search(6)) == []

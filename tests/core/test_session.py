@@ -168,8 +168,10 @@ def test_a_bound_client_is_nobody_as_soon_as_it_binds_again():
 
 
 def test_a_second_bind_while_one_is_pending_ends_the_session():
-    assert binding() >> bind(2, "cn=ann", "secret123456") << CancelLogin() << turned_away()
-    assert binding() >> bind(2, "", "") << CancelLogin() << turned_away()
+    refused = BindRefused(b"cn=bob", "second-bind", 2)
+    assert binding() >> bind(2, "cn=bob", "secret123456") << refused << CancelLogin() << turned_away()
+    assert binding() >> bind(2, "", "") << BindRefused(b"", "second-bind", 2) << CancelLogin() << turned_away()
+    assert binding() >> b"\x30\x05\x02\x01\x02\x60\x00" << BindRefused << CancelLogin() << turned_away()
 
 
 def test_an_anonymous_bind_is_answered_by_us():
