@@ -40,8 +40,8 @@ async def with_accounts(
 ) -> Value:
     """What `work` returns on the accounts, the store being open that long."""
     from ldapmfa import factors  # noqa: PLC0415 - takes long
-    from ldapmfa.accounts import Accounts  # noqa: PLC0415
-    from ldapmfa.net import service  # noqa: PLC0415
+    from ldapmfa.accounts import Accounts  # noqa: PLC0415 - takes long
+    from ldapmfa.net import service  # noqa: PLC0415 - takes long
 
     loaded = factors.load(config.login.factors)
     store = await service.open_store(config)

@@ -165,9 +165,9 @@ def warn(text: str) -> None:
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print `rows` under `headings`: as wide as the terminal, or as they need be where there is none."""
     from rich import box  # noqa: PLC0415 - takes long
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415 - takes long
+    from rich.table import Table  # noqa: PLC0415 - takes long
+    from rich.text import Text  # noqa: PLC0415 - takes long
 
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading in headings:

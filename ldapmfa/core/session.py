@@ -328,14 +328,11 @@ class Session:
 
     def _refuse_bind(self, frame: Frame, name: bytes, reason: str, code: int, text: str) -> None:
         self._refusals += 1
+        self._commands.append(BindRefused(name, reason, code))
         if self._refusals > self._rules.refused_binds:
             self._disconnect(ldap.BUSY, "Too many refused binds.")
             return
-        self._commands += (
-            BindRefused(name, reason, code),
-            DropDirectory(),
-            Send(ldap.result(frame.id, ldap.BIND_REQUEST, code, text)),
-        )
+        self._commands += (DropDirectory(), Send(ldap.result(frame.id, ldap.BIND_REQUEST, code, text)))
 
     def _bind_again(self, frame: Frame) -> None:
         """A second Bind while one is pending (RFC 4511 section 4.2.1 forbids it)."""
