@@ -6,8 +6,6 @@ plug-in it makes the same service that `ldapmfa run` starts.
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,33 +14,9 @@ from twisted.python import usage
 
 def install() -> None:
     """Install the asyncio reactor on a uvloop event loop."""
-    import uvloop  # noqa: PLC0415 - only where it is asked for
-    from twisted.internet import asyncioreactor  # noqa: PLC0415 - importing it must not install anything
+    from ldapmfa.net import reactor  # noqa: PLC0415 - only where it is asked for
 
-    class Loop(uvloop.Loop):
-        """uvloop, that tells of a connection's end even where it came together with octets.
-
-        libuv reports such an event once and then stops watching the socket (uvloop 0.22 and before): a client that
-        sends and resets at once would never be seen to leave. So whoever reads is called again if an error is pending.
-        """
-
-        def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:  # type: ignore[override]
-            """Watch `fd`, as uvloop does; the reactor's first argument is what reads, and has the socket."""
-            watched = getattr(args[0], "socket", None) if args else None
-            if watched is None:
-                super().add_reader(fd, callback, *args)
-                return
-
-            def read() -> None:
-                callback(*args)
-                if watched.fileno() >= 0 and watched.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                    callback(*args)
-
-            super().add_reader(fd, read)
-
-    loop = Loop()
-    asyncio.set_event_loop(loop)
-    asyncioreactor.install(loop)
+    reactor.install()
 
 
 class Options(usage.Options):

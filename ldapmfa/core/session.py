@@ -229,7 +229,9 @@ class Session:
             return self._take()
         buffer = self._buffer
         if not buffer:
-            buffer += data[self._read_frames(data) :]
+            read = self._read_frames(data)
+            if read < len(data):
+                buffer += data[read:]
         else:
             buffer += data
             if len(buffer) >= self._wanted:
@@ -252,9 +254,20 @@ class Session:
         """Apply the rules to every whole frame at the start of `data`; how many octets those were."""
         pos, size = 0, len(data)
         rules = self._rules
+        closely = 0  # up to here every frame is looked at by itself
         try:
             while pos < size:
-                limit = rules.frame_after_bind if self.state is State.BOUND else rules.frame_before_bind
+                limit = rules.frame_before_bind
+                if self.state is State.BOUND:
+                    limit = rules.frame_after_bind
+                    if pos >= closely:
+                        closely, count = ldap.plain_run(data, pos, _PLAIN, limit)
+                        if count:
+                            run = bytes(data[pos:closely])
+                            if _PROXIED_PREFIX not in run:
+                                self._commands.append(Relay(run, count))
+                                pos = closely
+                                continue
                 frame = ldap.read_frame(data, pos, limit)
                 if isinstance(frame, int):
                     self._wanted = frame
@@ -513,3 +526,8 @@ RULES: Final[dict[tuple[State, Request], Callable[[Session, Frame], None]]] = {
     (State.BOUND, Request.UNKNOWN): _S._unknown,
     **{(State.CLOSED, request): _S._ignore for request in Request},
 }
+
+#: Operations that pass by tag alone once somebody is bound, where nothing in their octets names a proxied identity.
+_PLAIN: Final = frozenset(
+    tag for tag, request in REQUESTS.items() if RULES[State.BOUND, request] is Session._relay
+)

@@ -136,8 +136,9 @@ class LdapFront(protocol.Protocol):
             return
         commands = self.session.receive(data)
         if commands:
-            self._disarm("frame")  # a request was finished; the time for the next begins
-        self._perform(commands)
+            if self._timers:
+                self._disarm("frame")  # a request was finished; the time for the next begins
+            self._perform(commands)
         self._account()
 
     def connectionLost(self, reason: Failure | None = None) -> None:
@@ -240,17 +241,17 @@ class LdapFront(protocol.Protocol):
     # -- the session's commands
 
     def _perform(self, commands: list[session.Command]) -> None:
-        run: session.Relay | None = None
+        run: list[session.Relay] = []
         for command in commands:
             if isinstance(command, session.Relay):
-                run = command if run is None else _joined(run, command)
+                run.append(command)
                 continue
             if run:
-                self._relay(run)
-                run = None
+                self._relay(_joined(run))
+                run = []
             _PERFORM[type(command)](self, command)
         if run:
-            self._relay(run)
+            self._relay(_joined(run))
 
     def _send(self, command: session.Send) -> None:
         if self._closing:
@@ -533,8 +534,13 @@ def _tls_failure(reason: Failure | None) -> str | None:
     return f"TLS failed: {why}" + (" (LDAP in clear text on an ldaps port?)" if why == "wrong version number" else "")
 
 
-def _joined(one: session.Relay, other: session.Relay) -> session.Relay:
-    return session.Relay(one.raw + other.raw, one.answers + other.answers, one.unsure or other.unsure)
+def _joined(run: list[session.Relay]) -> session.Relay:
+    """One write for a run of frames."""
+    if len(run) == 1:
+        return run[0]
+    return session.Relay(
+        b"".join([relay.raw for relay in run]), sum(relay.answers for relay in run), any(relay.unsure for relay in run)
+    )
 
 
 _PERFORM: Final[dict[type, Callable[[LdapFront, Any], None]]] = {

@@ -129,6 +129,54 @@ def read_frame(data: bytes | bytearray, pos: int, limit: int) -> Frame | int:
     return Frame(message_id, tag, bytes(data[pos:stop]), op_start - pos, op_stop - pos, controls)
 
 
+def plain_run(data: bytes | bytearray, pos: int, tags: frozenset[int], limit: int) -> tuple[int, int]:
+    """Where the run of plain requests at `pos` ends, and how many they are.
+
+    Plain is a whole message of at most `limit` octets with one of `tags` and no controls, not under the message id 0:
+    each of them is one that `read_frame` reads. Whatever else comes ends the run; it is not said why.
+    """
+    size = len(data)
+    count = 0
+    try:
+        while pos < size:
+            # the headers by index, each octet looked at once: this is where every request passes
+            length = data[pos + 1]
+            body = pos + 2
+            if length >= 0x80:
+                if not 0x80 < length <= 0x84:
+                    break
+                body += length & 0x7F
+                length = int.from_bytes(data[pos + 2 : body], "big")
+            stop = body + length
+            id_length = data[body + 1]
+            operation = body + 2 + id_length
+            if (
+                data[pos] != 0x30
+                or stop > size
+                or stop - pos > limit
+                or data[body] != 0x02
+                or not 1 <= id_length <= 4
+                or data[body + 2] >= 0x80
+                or data[operation] not in tags
+                or not (data[operation - 1] or any(data[body + 2 : operation]))
+            ):
+                break
+            length = data[operation + 1]
+            content = operation + 2
+            if length >= 0x80:
+                if not 0x80 < length <= 0x84:
+                    break
+                content += length & 0x7F
+                length = int.from_bytes(data[operation + 2 : content], "big")
+            if content + length != stop:
+                break
+            pos = stop
+            count += 1
+    except IndexError:
+        pass  # a header that is not whole
+    return pos, count
+
+
 def _read_controls(data: bytes | bytearray, pos: int, end: int) -> tuple[Control, ...]:
     start, stop = ber.expect(data, pos, end, 0xA0)
     if stop != end:

@@ -278,7 +278,7 @@ def test_A05_a_second_bind_while_one_is_pending_ends_the_session(second):
 
 
 def test_A05_a_message_id_may_be_used_again():
-    assert bound() >> search(1) + search(1) << Relay(search(1), 1) << Relay(search(1), 1)
+    assert bound() >> search(1) + search(1) << Relay(search(1) + search(1), 2)
     assert fresh() >> bind(1, "cn=ann", "secret123456") + search(1) << starts() >> LoginEnded(True, YES) << Send(YES) << Relay(search(1), 1)
 
 

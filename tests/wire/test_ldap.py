@@ -215,6 +215,63 @@ def test_any_octets_are_a_frame_or_too_few_or_a_ber_error(octets):
     assert ldap.reads_root_dse(frame) in (True, False)
 
 
+# -- runs of plain requests
+
+PLAIN = frozenset({ldap.SEARCH_REQUEST, ldap.MODIFY_REQUEST, ldap.COMPARE_REQUEST, ldap.DELETE_REQUEST})
+SOME = [
+    *REQUESTS,
+    search(3, "dc=example"),
+    delete(200, "cn=x"),
+    message(70000, b"\x63\x82\x00\x03\x04\x01x"),
+    tlv(0x30, tlv(0x02, b"\0\0\0\1"), tlv(0x63, b"x")),
+    tlv(0x30, tlv(0x02, b"\0"), tlv(0x63, b"x")),
+    tlv(0x30, tlv(0x02, b"\xff"), tlv(0x63, b"x")),
+    tlv(0x30, tlv(0x02, b""), tlv(0x63, b"x")),
+    tlv(0x30, tlv(0x02, b"\1" * 5), tlv(0x63, b"x")),
+    tlv(0x30, tlv(0x02, b"\1"), tlv(0x63, b"x"), b"\0"),
+    tlv(0x30, tlv(0x02, b"\1"), b"\x63"),
+    tlv(0x30, tlv(0x02, b"\1")),
+    tlv(0x30, tlv(0x02, b"\1"), b"\x63\x80xx"),
+    tlv(0x30, tlv(0x02, b"\1"), b"\x63\x85\0\0\0\0\1x"),
+    tlv(0x30, tlv(0x02, b"\1"), b"\x63\x02x"),
+    b"\x30\x80\x02\x01\x01\x63\x00",
+    b"\x30\x85\0\0\0\0\x05\x02\x01\x01\x63\x00",
+    b"\x31\x05\x02\x01\x01\x63\x00",
+    b"\x30\x05\x04\x01\x01\x63\x00",
+    tlv(0x30, tlv(0x02, b"\1"), tlv(0x63, b"x" * 300), wide=4),
+]
+
+
+def a_run_by_frames(data: bytes, pos: int, limit: int) -> tuple[int, int]:
+    """What `plain_run` may at most find, by the strict reader."""
+    count = 0
+    while pos < len(data):
+        try:
+            frame = ldap.read_frame(data, pos, limit)
+        except BerError:
+            break
+        if isinstance(frame, int) or frame.id == 0 or frame.tag not in PLAIN or frame.stop != len(frame.raw):
+            break
+        pos += len(frame.raw)
+        count += 1
+    return pos, count
+
+
+@FAST
+@given(st.lists(st.one_of(st.sampled_from(SOME), NEAR_LDAP), max_size=6).map(b"".join), st.integers(0, 9), st.booleans())
+def test_a_plain_run_is_what_the_strict_reader_reads(data, pos, mutable):
+    data = bytearray(data) if mutable else data
+    for limit in (10, 64, 1 << 20):
+        assert ldap.plain_run(data, pos, PLAIN, limit) == a_run_by_frames(data, pos, limit)
+
+
+@pytest.mark.parametrize("cut", range(40))
+@pytest.mark.parametrize("one", SOME, ids=repr)
+def test_a_plain_run_ends_where_the_strict_reader_stops(one, cut):
+    for data in (one, one[:-1], search(1) + one[:cut], search(1) + one + search(2), one + one[:cut]):
+        assert ldap.plain_run(data, 0, PLAIN, 1 << 20) == a_run_by_frames(data, 0, 1 << 20)
+
+
 @FAST
 @given(NEAR_LDAP)
 def test_what_is_certain_of_a_beginning_is_so_of_the_whole(octets):
