@@ -107,10 +107,15 @@ def _kind(root: Entry) -> Kind | None:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request of ours. `on`: the link that was just bound, a link of the service account, or the catalog's."""
+    """One request of ours. `on`: the link that was just bound, a link of the service account, or the catalog's.
+
+    `of_itself`: the account that is bound reads its own entry, by the SID that the directory has just named; what it
+    shows may be kept for seconds.
+    """
 
     operation: bytes
     on: Literal["bound", "service", "catalog"] = "bound"
+    of_itself: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,7 @@ def _in_active_directory(capabilities: Capabilities, directory: str) -> Asking:
     operation = ldap.search_request(f"<SID={sid_text(sid)}>".encode(), AD_ATTRIBUTES)
     found: Found | None = None
     for place in _PLACES:
-        found = yield Ask(operation, on=place)
+        found = yield Ask(operation, on=place, of_itself=place == "bound")
         if _shows(found, "objectGUID"):
             break
     else:

@@ -105,14 +105,31 @@ class CodeAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class AskApproval:
+    """Does the account's owner say yes, elsewhere? It may take long. Answered by `Approval`."""
+
+    identity: Identity
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """What the owner said; `parked`: the link on which the account was bound was given up meanwhile."""
+
+    given: bool
+    parked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Admit:
     """Record a success without a code, durably. Answered by None."""
 
     identity: Identity
-    reason: Literal["exempt", "password-only"]
+    reason: Literal["exempt", "password-only", "approved"]
+    factor: str | None = None
 
 
-Question = RecallName | VerifyPassword | Identify | HasFactor | VerifyCode | Admit
+Question = RecallName | VerifyPassword | Identify | HasFactor | VerifyCode | AskApproval | Admit
 
 
 # -- verdicts
@@ -184,7 +201,26 @@ def login(attempt: Attempt) -> Generator[Question, Any, Verdict]:
     if not is_usable(attempt.typed, attempt.form):
         return Refused("empty-password")
     typed, shape = yield from _taken_apart(attempt)
-    answer: PasswordAnswer = yield VerifyPassword(typed.password, shape)
+    bound = yield from _password(typed.password, shape)
+    if isinstance(bound, Refused):
+        return bound
+    identity, answer = bound
+    exempt = attempt.policy.exempts(identity, attempt.client)
+    if not identity.has_entry and not exempt:
+        return Refused("no-entry", identity)
+    if typed.code is not None:
+        return (yield from _code(typed.code, identity, answer))
+    if exempt:
+        yield Admit(identity, "exempt")
+        return Accepted(answer, identity, "exempt")
+    if attempt.policy.approval is not None:
+        return (yield from _approval(attempt.policy.approval, typed.password, shape, identity, answer))
+    return (yield from _without_factor(attempt, identity, answer))
+
+
+def _password(password: Secret, shape: Shape) -> Generator[Question, Any, tuple[Identity, bytes] | Refused]:
+    """Whom the password binds, and the directory's BindResponse."""
+    answer: PasswordAnswer = yield VerifyPassword(password, shape)
     if answer.code in _BROKEN:
         raise DirectoryRefusesService(f"the directory answered the bind with {answer.code}: {answer.text}")
     if answer.code != ldap.SUCCESS:
@@ -192,7 +228,7 @@ def login(attempt: Attempt) -> Generator[Question, Any, Verdict]:
     identity: Identity | Unidentified = yield Identify()
     if isinstance(identity, Unidentified):
         return Refused(identity.reason, detail=identity.detail)
-    return (yield from _second_factor(attempt, typed, identity, answer.raw))
+    return identity, answer.raw
 
 
 def _taken_apart(attempt: Attempt) -> Generator[Question, Any, tuple[Typed, Shape]]:
@@ -206,18 +242,8 @@ def _taken_apart(attempt: Attempt) -> Generator[Question, Any, tuple[Typed, Shap
     return (typed if shape == "cut" else Typed(attempt.typed, None)), shape
 
 
-def _second_factor(
-    attempt: Attempt, typed: Typed, identity: Identity, answer: bytes
-) -> Generator[Question, Any, Verdict]:
-    """The password was right; ask for what else this account needs."""
-    exempt = attempt.policy.exempts(identity, attempt.client)
-    if not identity.has_entry and not exempt:
-        return Refused("no-entry", identity)
-    if typed.code is not None:
-        return (yield from _code(typed.code, identity, answer))
-    if exempt:
-        yield Admit(identity, "exempt")
-        return Accepted(answer, identity, "exempt")
+def _without_factor(attempt: Attempt, identity: Identity, answer: bytes) -> Generator[Question, Any, Verdict]:
+    """The password was right, and nothing else was shown: enough for nobody who has, or must have, a factor."""
     has_factor: bool = yield HasFactor(identity)
     if has_factor:
         return Refused("no-code", identity)
@@ -225,6 +251,28 @@ def _second_factor(
         return Refused("not-enrolled", identity)
     yield Admit(identity, "password-only")
     return Accepted(answer, identity, "password-only")
+
+
+def _approval(
+    kind: str, password: Secret, shape: Shape, identity: Identity, answer: bytes
+) -> Generator[Question, Any, Verdict]:
+    """The password was right; its owner is asked. If the link was given up meanwhile, the password must bind again.
+
+    What was true when the question was put need not be true when it is answered: the same account must be bound, and
+    the new answer is the one passed on.
+    """
+    approval: Approval = yield AskApproval(identity, kind)
+    if not approval.given:
+        return Refused("denied", identity)
+    if approval.parked:
+        again = yield from _password(password, shape)
+        if isinstance(again, Refused):
+            return again
+        if again[0].key != identity.key:
+            return Refused("another-account", identity, again[0].key)
+        identity, answer = again
+    yield Admit(identity, "approved", kind)
+    return Accepted(answer, identity, "approved", kind)
 
 
 def _code(code: Secret, identity: Identity, answer: bytes) -> Generator[Question, Any, Verdict]:

@@ -62,10 +62,14 @@ class Recall:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a listener asks of those who log in through it."""
+    """What a listener asks of those who log in through it.
+
+    `approval`: the kind of the factor that asks the account's owner where no code was typed, if there is one.
+    """
 
     exempt: Sequence[Exempt] = ()
     unenrolled: Literal["refuse", "password-only"] = "refuse"
+    approval: str | None = None
 
     def exempts(self, identity: Identity, client: Address | None) -> bool:
         """Whether the account that was bound needs no code from where the client is."""
@@ -77,7 +81,7 @@ class Policy:
         """Whether to cut a code from a password typed for `name` (normalised).
 
         `refused` is the shape in which this name's last attempt was refused by the directory, if that was lately:
-        where accounts without a factor may log in and the name is unknown, the other one is tried next.
+        where a password alone may do and the name is unknown, the other one is tried next.
         """
         if any(entry.covers(client, directory) and dn.normalise_name(entry.account) == name for entry in self.exempt):
             return "whole"
@@ -85,6 +89,6 @@ class Policy:
             return "cut"
         if recall.codeless:
             return "whole"
-        if self.unenrolled == "refuse":
+        if self.unenrolled == "refuse" and self.approval is None:
             return "cut"
         return "cut" if refused == "whole" else "whole"

@@ -16,6 +16,7 @@ from ldapmfa.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from ldapmfa.core.identity import Identity
     from ldapmfa.core.secret import Secret
 
 #: The entry-point group factors are found in; an entry's name is the kind of its factor.
@@ -84,7 +85,11 @@ class CodeFactor(Protocol):
         ...
 
     def match(self, credential: Credential, code: str, now: float) -> Match | None:
-        """What accepting `code` would burn, used up or not; None if it is wrong."""
+        """What accepting `code` would burn, used up or not; None if it is wrong.
+
+        It is asked within the store's transaction: in whichever thread, possibly twice, and the event loop may wait
+        for it. So it must be pure and quick: some microseconds.
+        """
         ...
 
     def resynchronise(self, credential: Credential, first: str, second: str, now: float) -> Match | None:
@@ -92,19 +97,53 @@ class CodeFactor(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Who is asked, and what may be shown: the listener's name, and the client's address and port."""
+
+    identity: Identity
+    listener: str
+    client: str
+
+
+class ApprovalFactor(Protocol):
+    """A second factor that asks the account's owner, somewhere else, and waits."""
+
+    kind: str
+
+    async def ask(self, prompt: Prompt) -> bool:
+        """Whether the owner said yes. FactorDown: that can't be found out.
+
+        It may take as long as it likes, and costs nothing but memory meanwhile: there may be thousands. It is cancelled
+        when nobody waits for the answer any more.
+        """
+        ...
+
+
 def load(names: Sequence[str]) -> dict[str, CodeFactor]:
-    """The code factors called `names`, by kind. ConfigError: there is none, or it can't be constructed."""
+    """The code factors among `names`, by kind. ConfigError: one does not exist, or can't be constructed."""
+    return {name: found() for name, found in _found(names).items() if not hasattr(found, "ask")}
+
+
+def load_approvals(names: Sequence[str]) -> dict[str, ApprovalFactor]:
+    """The factors among `names` that ask the owner, by kind, in this order. ConfigError: as `load`."""
+    return {name: found() for name, found in _found(names).items() if hasattr(found, "ask")}
+
+
+def _found(names: Sequence[str]) -> dict[str, Any]:
+    """What constructs each of `names`."""
     known = {entry.name: entry for entry in entry_points(group=GROUP)}
-    factors: dict[str, CodeFactor] = {}
+    found: dict[str, Any] = {}
     mistakes = []
     for name in names:
         if name not in known:
             mistakes.append(f"login.factors: {name!r} is not a factor; known are {', '.join(sorted(known))}")
             continue
         try:
-            factors[name] = known[name].load()()
+            found[name] = known[name].load()
+            found[name]()
         except (ImportError, AttributeError, TypeError) as error:
             mistakes.append(f"login.factors: {name!r} can't be loaded from {known[name].value}: {error}")
     if mistakes:
         raise ConfigError(mistakes)
-    return factors
+    return found

@@ -8,6 +8,7 @@ but success closes it (A50). Not in here: what a client may send; that is the se
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,11 @@ _LONGEST_ANSWER: Final = 10 * 1024 * 1024
 _AVOIDED: Final = 30.0
 #: How long a closed link may take to flush, in seconds.
 _LINGER: Final = 5.0
+#: How many connections to the directory may be opening at once; more would only wait in its queue.
+_CONNECTING: Final = 64
+#: How long, in seconds, and for how many accounts an entry is kept that an account showed of itself.
+_KEPT_SECONDS: Final = 30.0
+_KEPT: Final = 10_000
 
 Answer = TypeVar("Answer")
 
@@ -99,6 +105,7 @@ class Link(protocol.Protocol):
     def __init__(self, server: Server, clock: Any, chance: Callable[[], int], timeout: float) -> None:
         self.server = server
         self.used = False  #: whether it served before: then its being dead says little of the directory
+        self.spare_since = 0.0  #: when it was last given back, in the clock's seconds
         self._clock = clock
         self._chance = chance
         self._timeout = timeout
@@ -108,6 +115,9 @@ class Link(protocol.Protocol):
         self._unsure = False
         self._buffer = bytearray()
         self._asked: _Asked | None = None
+        self._due = 0.0
+        self._watch: Any = None  # the one timer of the link: it looks whether what was asked is overdue
+        self._clean = True  # whether it saw nothing but our binds and look-ups
         self._secured: asyncio.Future[None] | None = None
         self._encrypted = False
         self._open = False
@@ -134,6 +144,7 @@ class Link(protocol.Protocol):
         if self._sink is None:
             self._converse(data)
             return
+        self._clean = False  # it may be an announcement that nobody asked for
         while data and self._sink is not None:
             size = self._answers.wanted if self._ending else len(data)
             piece, data = data[:size], data[size:]
@@ -209,6 +220,15 @@ class Link(protocol.Protocol):
         )
 
     @property
+    def clean(self) -> bool:
+        """Whether it is quiet, and saw nothing but our binds and look-ups."""
+        return self._clean and self.quiet
+
+    def taint(self) -> None:
+        """It saw something that may have left its mark: it serves nobody after this client."""
+        self._clean = False
+
+    @property
     def owes(self) -> bool:
         """Whether a client still waits for an answer."""
         return self._answers.finals != self._sent
@@ -222,12 +242,15 @@ class Link(protocol.Protocol):
         self._sink = sink
 
     def detach(self) -> None:
-        """From here on, what comes must answer us."""
+        """From here on, what comes must answer us, and is read."""
         self._sink = None
+        self.transport.unregisterProducer()
+        self.transport.resumeProducing()
 
     def relay(self, raw: bytes, answers: int, *, unsure: bool) -> None:
         """Send a client's frames."""
         self.used = True
+        self._clean = False
         self._sent += answers
         self._unsure = self._unsure or unsure
         self.transport.write(raw)
@@ -270,27 +293,34 @@ class Link(protocol.Protocol):
 
     # -- for a login
 
-    async def ask(
+    def ask(
         self, operation: bytes, *, message_id: int | None = None, controls: bytes = b""
-    ) -> tuple[Frame, list[ldap.Entry]]:
-        """Send one request of ours; its final answer, and the entries before it.
+    ) -> asyncio.Future[tuple[Frame, list[ldap.Entry]]]:
+        """Send one request of ours; to be awaited: its final answer, and the entries before it.
 
-        Raises LinkLost; after a time-out, or an answer to something else, the link is closed.
+        Raises LinkLost, now or then; after a time-out, or an answer to something else, the link is closed.
         """
         if not self._open or self._sink is not None or self._asked is not None:
             raise LinkLost(self._why, untouched=True)
         message_id = message_id or self._chance()
-        loop = asyncio.get_running_loop()
-        self._asked = _Asked(message_id, ldap.RESPONSE_TO[operation[0]], loop.create_future(), [])
-        asked = self._asked.done
+        done = asyncio.get_running_loop().create_future()
+        self._asked = _Asked(message_id, ldap.RESPONSE_TO[operation[0]], done, [])
         self._touched = False
+        self._due = self._clock.seconds() + self._timeout
+        if self._watch is None:
+            self._watch = self._clock.callLater(self._timeout, self._look)
         self.transport.write(ldap.message(message_id, operation, controls))
-        timer = self._clock.callLater(self._timeout, self._break, "the directory did not answer in time")
-        try:
-            return await asked
-        finally:
-            if timer.active():
-                timer.cancel()
+        return done
+
+    def _look(self) -> None:
+        self._watch = None
+        if self._asked is None:
+            return
+        left = self._due - self._clock.seconds()
+        if left > 0:
+            self._watch = self._clock.callLater(left, self._look)
+        else:
+            self._break("the directory did not answer in time")
 
     def start_tls(self, context: Any) -> None:
         """Encrypt from here on; what came in clear text behind the agreement is an injection (A38)."""
@@ -335,6 +365,9 @@ class Link(protocol.Protocol):
             self.transport.abortConnection()
 
     def _gone(self, *, by_us: bool = False) -> None:
+        watch, self._watch = self._watch, None
+        if watch:
+            watch.cancel()
         asked, self._asked = self._asked, None
         if asked and not asked.done.done():
             asked.done.set_exception(LinkLost(self._why, untouched=not self._touched))
@@ -349,7 +382,11 @@ class Link(protocol.Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DirectorySettings:
-    """One directory, as the configuration describes it. Times in seconds."""
+    """One directory, as the configuration describes it. Times in seconds.
+
+    `spare_links` at most wait, for `spare_seconds`, to serve another login; `pending_links` at most stay bound while an
+    approval is pending.
+    """
 
     name: str
     identity_name: str
@@ -364,6 +401,9 @@ class DirectorySettings:
     service_dn: str | None = None
     service_password: Secret | None = None
     base_dn: str | None = None
+    spare_links: int = 0
+    spare_seconds: float = 30.0
+    pending_links: int = 200
 
 
 class Directory:
@@ -376,6 +416,77 @@ class Directory:
         self._contexts: dict[str, Any] = {}
         self._avoided: dict[Server, float] = {}
         self._capabilities: dict[Server, Capabilities] = {}
+        self._spare: list[Link] = []  # nobody is bound on them; those used last come last
+        self._clearing: Any = None
+        self._connecting = asyncio.Semaphore(_CONNECTING)
+        self._kept: OrderedDict[bytes, tuple[Found, float]] = OrderedDict()
+        self._closed = False
+        self.pending = 0  #: links that stay bound while their client's approval is pending
+
+    # -- links that serve more than one login
+
+    async def link(self) -> Link:
+        """A spare link, or a fresh one; nobody is bound on it. Raises DirectoryDown."""
+        while self._spare:
+            link = self._spare.pop()
+            if link.alive:
+                return link
+        async with self._connecting:
+            return await self.connect()
+
+    def give_back(self, link: Link) -> None:
+        """Nobody uses `link` any more: if it is clean and a bind as nobody succeeds, it serves another login.
+
+        Nothing else proves that nobody is bound (a failed bind does not), so any other link is closed.
+        """
+        if not link.clean or len(self._spare) >= self.settings.spare_links:
+            link.close()
+            return
+        link.detach()
+        forgotten = link.ask(ldap.bind_request(b"", b""))
+        forgotten.add_done_callback(lambda answer: self._forgotten(link, answer))
+
+    def _forgotten(self, link: Link, answer: asyncio.Future[tuple[Frame, list[ldap.Entry]]]) -> None:
+        if answer.cancelled() or answer.exception() or not link.alive:
+            return
+        try:
+            nobody = _result(answer.result()[0]).code == ldap.SUCCESS
+        except DirectoryDown:
+            nobody = False
+        if not nobody or self._closed or not link.clean or len(self._spare) >= self.settings.spare_links:
+            link.close()
+            return
+        link.used = True
+        link.spare_since = self._reactor.seconds()
+        self._spare.append(link)
+        if self._clearing is None:
+            self._clearing = self._reactor.callLater(self.settings.spare_seconds, self._clear)
+
+    def _clear(self) -> None:
+        """Close the links that have been spare for long."""
+        self._clearing = None
+        since = self._reactor.seconds() - self.settings.spare_seconds
+        spare, self._spare = self._spare, []
+        for link in spare:
+            if link.alive and link.spare_since > since:
+                self._spare.append(link)
+            else:
+                link.close()
+        if self._spare:
+            oldest = min(link.spare_since for link in self._spare)
+            self._clearing = self._reactor.callLater(max(0.1, oldest - since), self._clear)
+
+    def close(self) -> None:
+        """Close what nobody uses."""
+        self._closed = True
+        if self._clearing:
+            self._clearing.cancel()
+            self._clearing = None
+        spare, self._spare = self._spare, []
+        for link in spare:
+            link.close()
+
+    # -- links
 
     async def connect(self) -> Link:
         """A fresh link to the first server that can be reached; encrypted as configured. Raises DirectoryDown."""
@@ -460,13 +571,22 @@ class Directory:
                     raise
         elif link is not None:
             link.close()
+        link = await self.link()
+        try:
+            return link, await self._bind(link, operation, message_id, controls)
+        except LinkLost as lost:
+            if not lost.untouched or not link.used:
+                raise
         link = await self.connect()
         return link, await self._bind(link, operation, message_id, controls)
 
     async def _bind(self, link: Link, operation: bytes, message_id: int, controls: bytes) -> PasswordAnswer:
         kept = False
         try:
-            await self.capabilities(link)
+            if link.server not in self._capabilities:
+                await self.capabilities(link)
+            if controls:
+                link.taint()
             final, _ = await link.ask(operation, message_id=message_id, controls=controls)
             answer = _result(final)
             kept = answer.code == ldap.SUCCESS
@@ -495,13 +615,17 @@ class Directory:
     ) -> Answer:
         """Carry the look-ups of `asking`; links other than `link` are opened when needed and closed at the end."""
         opened: dict[str, Link] = {}
+        shown: tuple[bytes, Found] | None = None
         try:
             ask = next(asking)
             while True:
                 if ask.on == "bound":
                     if link is None:
                         raise CannotIdentify("nobody is bound")
-                    found: Found | None = await self._look_up(link, ask.operation)
+                    found: Found | None = self._recall(ask)
+                    if found is None:
+                        found = await self._look_up(link, ask.operation)
+                        shown = (ask.operation, found) if ask.of_itself else shown
                 else:
                     if ask.on not in opened:
                         other = await (self._service() if ask.on == "service" else self._catalog(credentials))
@@ -511,10 +635,22 @@ class Directory:
                 ask = asking.send(found)
         except StopIteration as stop:
             result: Answer = stop.value
+            if shown and isinstance(result, Identity):
+                self._keep(*shown)
             return result
         finally:
             for other in opened.values():
                 other.close()
+
+    def _recall(self, ask: Ask) -> Found | None:
+        found, until = self._kept.get(ask.operation, (None, 0.0)) if ask.of_itself else (None, 0.0)
+        return found if until > self._reactor.seconds() else None
+
+    def _keep(self, operation: bytes, found: Found) -> None:
+        self._kept[operation] = found, self._reactor.seconds() + _KEPT_SECONDS
+        self._kept.move_to_end(operation)
+        if len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
 
     async def service_link(self) -> Link:
         """A link bound as the service account. Raises DirectoryDown where none is configured."""

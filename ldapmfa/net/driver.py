@@ -11,14 +11,16 @@ import asyncio
 import traceback
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Generator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeVar, cast
 
 from ldapmfa import audit
 from ldapmfa.core.identity import CannotIdentify, Identity, Unidentified
 from ldapmfa.core.login import (
     Accepted,
     Admit,
+    Approval,
+    AskApproval,
     Attempt,
     CodeAnswer,
     DirectoryRefusesService,
@@ -35,7 +37,7 @@ from ldapmfa.core.login import (
 from ldapmfa.core.policy import Shape
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import DirectoryDown, LdapMfaError, StoreDown
-from ldapmfa.factors import CodeFactor, Credential, Match
+from ldapmfa.factors import ApprovalFactor, CodeFactor, Credential, Match, Prompt
 from ldapmfa.net.directory import Directory, Link
 from ldapmfa.store import Store
 from ldapmfa.wire import ldap
@@ -83,27 +85,32 @@ async def pause(clock: Any, seconds: float) -> None:
             timer.cancel()
 
 
-async def within(clock: Any, seconds: float, work: Awaitable[Value]) -> Value:
-    """`work`, if it is done in time by `clock`; else it is cancelled. Raises DeadlineExceeded."""
-    task = asyncio.ensure_future(work)
-    expired = False
+class Deadline:
+    """`async with Deadline(clock, seconds):` what is not done in time by `clock` is cancelled: DeadlineExceeded.
 
-    def expire() -> None:
-        nonlocal expired
-        expired = True
-        task.cancel()
+    As asyncio.timeout, but by a clock that is a parameter. A cancellation from outside stays one.
+    """
 
-    timer = clock.callLater(seconds, expire)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        task.cancel()
-        if expired:
-            raise DeadlineExceeded(f"not done within {seconds:g} s") from None
-        raise
-    finally:
-        if timer.active():
-            timer.cancel()
+    def __init__(self, clock: Any, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._expired = False
+        self._task: asyncio.Task[Any]
+
+    async def __aenter__(self) -> None:
+        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._cancelling = self._task.cancelling()
+        self._timer = self._clock.callLater(self._seconds, self._expire)
+
+    def _expire(self) -> None:
+        self._expired = True
+        self._task.cancel()
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._timer.active():
+            self._timer.cancel()
+        if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise DeadlineExceeded(f"not done within {self._seconds:g} s") from None
 
 
 _REMEMBERED: Final = 10_000
@@ -166,6 +173,7 @@ class Doorway:
     reference: Callable[[], str]
     record: Callable[[audit.Event], None]
     refused: RefusedShapes
+    approvals: Mapping[str, ApprovalFactor] = field(default_factory=dict)
     refusal_floor: float = 0.25
     deadline: float = 30.0
 
@@ -205,7 +213,8 @@ class Login:
         door = self._door
         reference = door.reference()
         try:
-            verdict = await within(door.clock, door.deadline, run(login(self._bind.attempt), self._answered))
+            async with Deadline(door.clock, door.deadline):
+                verdict = await run(login(self._bind.attempt), self._answered)
         except Exception as broken:  # noqa: BLE001 - broken means no, whatever broke
             self._close()
             return self._broken(broken, reference)
@@ -214,7 +223,7 @@ class Login:
             if self._recorded:
                 door.record(replace(self._recorded, total_ms=self._since(self._began)))
             return Ended(accepted=True, answer=verdict.answer, link=self._link)
-        self._close()
+        self._release()
         self._identity = verdict.identity or self._identity
         self._note("refused", verdict.reason, ldap.INVALID_CREDENTIALS, reference, verdict.detail)
         await pause(door.clock, self._began + door.refusal_floor - door.clock.seconds())
@@ -234,6 +243,12 @@ class Login:
         if self._link:
             self._link.close()
             self._link = None
+
+    def _release(self) -> None:
+        """Give the link up, if anything was bound on it."""
+        link, self._link = self._link, None
+        if link:
+            self._directory.give_back(link)
 
     # -- the questions
 
@@ -256,8 +271,11 @@ class Login:
                 return (await store.status(identity)).enrolled
             case VerifyCode(identity, code):
                 return await self._verify_code(identity, code)
-            case Admit(identity, reason):
+            case AskApproval(identity, kind):
+                return await self._ask_approval(identity, kind)
+            case Admit(identity, reason, kind):
                 success = self._event("accepted", reason, ldap.SUCCESS, "", "")
+                success = replace(success, factor=kind, factor_ms=self._factor_took)
                 await store.admit(identity, success, self._names)
                 self._recorded = success
                 return None
@@ -293,6 +311,25 @@ class Login:
         if verified.result == "accepted":
             self._recorded = replace(success, factor=verified.factor, factor_ms=self._factor_took)
         return verified
+
+    async def _ask_approval(self, identity: Identity, kind: str) -> Approval:
+        """Ask, holding the link while few do; the others' links are given up, and so is one that is lost."""
+        began = self._door.clock.seconds()
+        directory, bind = self._directory, self._bind
+        factor = self._door.approvals[kind]
+        prompt = Prompt(identity, bind.listener, bind.client)
+        held = directory.pending < directory.settings.pending_links
+        if not held:
+            self._release()
+        directory.pending += held
+        try:
+            given = await factor.ask(prompt)
+        finally:
+            directory.pending -= held
+            self._factor_took = self._since(began)
+        if self._link and not self._link.alive:
+            self._link = None
+        return Approval(given is True, parked=self._link is None)
 
     async def _identify(self) -> Identity | Unidentified:
         began = self._door.clock.seconds()

@@ -296,9 +296,7 @@ class LdapFront(protocol.Protocol):
         link = None
         if self._link and self._link.quiet:
             link, self._link = self._link, None
-            link.pause_by(None)
             link.detach()
-            link.resume()
         self._drop()
         budget = self._listener.budget
         if budget.logins_used >= budget.logins:
@@ -425,7 +423,7 @@ class LdapFront(protocol.Protocol):
         if link is None:
             return
         if not link.alive or link.at_boundary:
-            link.close()
+            self._listener.directory.give_back(link)
         else:
             link.pause_by(None)
             link.end_with_message()

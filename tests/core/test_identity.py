@@ -70,7 +70,7 @@ ROOT = found(Entry("", {"tokengroups": (SID, GROUP)}))
 ASK_GROUPS = Ask(ldap.search_request(b"", ("tokenGroups",)))
 ASK_WHO = Ask(ldap.extended_request(ldap.OID_WHO_AM_I))
 LOOK_UP = ldap.search_request(f"<SID={SID_TEXT}>".encode(), AD_ATTRIBUTES)
-ASK_ANN = Ask(LOOK_UP)
+ASK_ANN = Ask(LOOK_UP, of_itself=True)
 
 # -- capabilities
 

@@ -11,12 +11,17 @@ from ldapmfa.core.identity import CannotIdentify
 from ldapmfa.core.policy import Exempt, Policy
 from ldapmfa.errors import ConfigError, DirectoryDown, FactorDown, StoreDown
 from ldapmfa.net import driver
-from ldapmfa.net.driver import DeadlineExceeded, RefusedShapes, pause, run, within
+from ldapmfa.net.driver import Deadline, DeadlineExceeded, RefusedShapes, pause, run
 from ldapmfa.net.ldap_front import Budget
 from ldapmfa.store.seal import SealBroken
 from ldapmfa.wire import ldap
 
-# -- run, pause, within
+# -- run, pause, Deadline
+
+
+async def within(clock, seconds, work):
+    async with Deadline(clock, seconds):
+        return await work
 
 
 def adding(log=None):

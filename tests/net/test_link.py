@@ -58,6 +58,7 @@ async def test_a_question_has_one_answer():
     final, entries = await asked
     assert final.tag == ldap.SEARCH_DONE
     assert [found.dn for found in entries] == [ALICE]
+    wire.clock.advance(100)
     assert not wire.clock.getDelayedCalls()
     assert wire.link.quiet
 
@@ -175,9 +176,11 @@ async def test_a_question_that_is_cancelled_leaves_nothing_behind():
     await turn()
     asked.cancel()
     await turn()
-    assert not wire.clock.getDelayedCalls()
     wire.link.dataReceived(result(100, ldap.SEARCH_REQUEST))
     assert wire.link.alive
+    wire.clock.advance(100)
+    assert wire.link.alive
+    assert not wire.clock.getDelayedCalls()
     wire.link.close()
 
 
