@@ -7,7 +7,7 @@ can't forge a line of a log (control characters, ANSI sequences and line separat
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Outcome = Literal["accepted", "refused", "broken"]
@@ -67,17 +67,19 @@ Event = LoginEnded | AccountChanged | ConnectionRefused
 
 def printable(text: str) -> str:
     """`text` with everything that could move a cursor or start a line written as an escape."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def as_dict(event: Event) -> dict[str, Any]:
     """`event` as plain values, its class under "event", text made printable, None left out."""
-    fields = {
-        name: printable(value) if isinstance(value, str) else value
-        for name, value in asdict(event).items()
-        if value is not None
-    }
-    return {"event": type(event).__name__, **fields}
+    plain: dict[str, Any] = {"event": type(event).__name__}
+    for name in event.__slots__:
+        value = getattr(event, name)
+        if value is not None:
+            plain[name] = printable(value) if isinstance(value, str) else value
+    return plain
 
 
 def as_json(event: Event) -> str:

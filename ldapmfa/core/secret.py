@@ -69,8 +69,7 @@ def split(typed: Secret, form: CodeForm) -> Typed:
     """The password and the code in `typed`, by syntax alone."""
     octets = typed.reveal()
     if form.delimiter is None:
-        size = next((size for size in (_RECOVERY_SIZE, form.digits) if _is_code(octets[-size:], form.digits, size)), 0)
-        cut = len(octets) - size
+        cut = len(octets) - _code_size(octets, form.digits)
         password, code = octets[:cut], octets[cut:]
     else:
         password, found, code = octets.rpartition(form.delimiter)
@@ -84,10 +83,12 @@ def split(typed: Secret, form: CodeForm) -> Typed:
 _RECOVERY_SIZE: Final = len("rc-xxxx-xxxx-xxxx")
 
 
-def _is_code(octets: bytes, digits: int, size: int) -> bool:
-    if size == digits:
-        return len(octets) == digits and octets.isdigit()
-    return RECOVERY.fullmatch(octets) is not None
+def _code_size(octets: bytes, digits: int) -> int:
+    """How many of the last octets are a code; a printed one never ends in `digits` digits."""
+    last = octets[-digits:]
+    if last.isdigit() and len(last) == digits:
+        return digits
+    return _RECOVERY_SIZE if RECOVERY.fullmatch(octets[-_RECOVERY_SIZE:]) else 0
 
 
 def is_usable(typed: Secret, form: CodeForm) -> bool:

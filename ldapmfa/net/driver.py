@@ -211,13 +211,12 @@ class Login:
         """Find out, record it, and say so, once `ready`; when the client leaves, cancel this and `abandon`."""
         await ready()
         door = self._door
-        reference = door.reference()
         try:
             async with Deadline(door.clock, door.deadline):
                 verdict = await run(login(self._bind.attempt), self._answered)
         except Exception as broken:  # noqa: BLE001 - broken means no, whatever broke
             self._close()
-            return self._broken(broken, reference)
+            return self._broken(broken)
         if isinstance(verdict, Accepted):
             door.refused.forget(self._key)
             if self._recorded:
@@ -225,11 +224,13 @@ class Login:
             return Ended(accepted=True, answer=verdict.answer, link=self._link)
         self._release()
         self._identity = verdict.identity or self._identity
+        reference = door.reference()
         self._note("refused", verdict.reason, ldap.INVALID_CREDENTIALS, reference, verdict.detail)
         await pause(door.clock, self._began + door.refusal_floor - door.clock.seconds())
         return self._refusal(ldap.INVALID_CREDENTIALS, f"Invalid credentials. Reference: {reference}")
 
-    def _broken(self, broken: Exception, reference: str) -> Ended:
+    def _broken(self, broken: Exception) -> Ended:
+        reference = self._door.reference()
         reason = next((word for kind, word in _REASONS if isinstance(broken, kind)), "bug")
         foreseen = isinstance(broken, LdapMfaError | CannotIdentify | DirectoryRefusesService)
         detail = str(broken) if foreseen else where(broken)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
 from ldapmfa.wire import ber
@@ -35,6 +36,10 @@ _NAMES: Final = {
 _TYPE: Final = re.compile(r"\s*(?:oid\.)?([a-z][a-z0-9-]*|[0-9]+(?:\.[0-9]+)+)\s*=\s*", re.IGNORECASE)
 _HEX: Final = re.compile(r"#((?:[0-9a-f]{2})+)\s*", re.IGNORECASE)
 _HEX_PAIR: Final = re.compile(r"[0-9a-f]{2}", re.IGNORECASE)
+#: What most values are: nothing escaped, nothing to trim, nothing that is not ASCII.
+_SIMPLE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._@-]*[A-Za-z0-9])?(?=[,;+]|\Z)")
+#: Characters of a name whose RDNs are remembered.
+_REMEMBERED: Final = 256
 _SPECIAL: Final = ',;+"\\<>=# '
 
 Rdn = tuple[tuple[str, str], ...]
@@ -46,6 +51,10 @@ class DnError(ValueError):
 
 def parse(text: str) -> tuple[Rdn, ...]:
     """The RDNs of `text`, leftmost first, each a sorted tuple of (type, value), prepared for comparison."""
+    return _parsed(text) if len(text) > _REMEMBERED else _parsed_lately(text)
+
+
+def _parsed(text: str) -> tuple[Rdn, ...]:
     rdns: list[Rdn] = []
     pairs: list[tuple[str, str]] = []
     pos = 0
@@ -68,8 +77,14 @@ def parse(text: str) -> tuple[Rdn, ...]:
             return tuple(rdns)
 
 
+#: One login compares the same few names several times.
+_parsed_lately: Final = lru_cache(maxsize=1024)(_parsed)
+
+
 def _value(text: str, pos: int) -> tuple[str, int]:
     """The attribute value at `pos` and where it ends: at a separator or the end of the text."""
+    if found := _SIMPLE.match(text, pos):
+        return found[0], found.end()
     if found := _HEX.match(text, pos):
         octets = bytes.fromhex(found[1])
         try:
@@ -132,6 +147,8 @@ _TO_SPACE: Final = frozenset("\t\n\v\f\r\x85")
 
 def prepare(text: str) -> str:
     """`text` as caseIgnoreMatch compares it (RFC 4518: map, fold case, NFKC, insignificant spaces)."""
+    if text.isascii() and text.isprintable():
+        return " ".join(text.lower().split())
     mapped = []
     for char in text:
         if char in _TO_SPACE or unicodedata.category(char) in ("Zs", "Zl", "Zp"):
