@@ -4,7 +4,7 @@ PYTHON = python3
 bin = .venv/bin
 install = $(bin)/pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help demo test lint docs clean
+.PHONY: help demo test bench lint docs clean
 
 help: ## this menu
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
@@ -16,6 +16,10 @@ test: .venv/ready-test ## everything, against real servers and clients; installs
 	tests/system/install-packages
 	$(bin)/pytest -q tests/wire tests/core --cov=ldapmfa.wire --cov=ldapmfa.core --cov-branch --cov-fail-under=100
 	$(bin)/pytest -n 2 --dist loadgroup
+
+bench: .venv/ready ## us beside HAProxy, OpenLDAP's proxy and ldaptor's (ONLY=search,login: some rows; REPEAT=9)
+	bench/install-packages
+	@$(bin)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(REPEAT),--repeat $(REPEAT))
 
 lint: .venv/ready-lint ## style, types, import direction
 	$(bin)/ruff check

@@ -146,19 +146,21 @@ AD_ATTRIBUTES: Final = (
     "userAccountControl",
 )
 
+_ASK_WHO: Final = Ask(ldap.WHO_AM_I)
+_ASK_GROUPS: Final = Ask(ldap.search_request(b"", ("tokenGroups",)))
 _PLACES: Final = ("bound", "service", "catalog")
 
 
 def _in_active_directory(capabilities: Capabilities, directory: str) -> Asking:
     """The rootDSE's tokenGroups start with the account's own SID ([MS-ADTS] 3.1.1.3.2.23 and 3.1.1.4.5.19)."""
-    groups = yield Ask(ldap.search_request(b"", ("tokenGroups",)))
+    groups = yield _ASK_GROUPS
     sids = _single(groups, "the rootDSE").attributes.get("tokengroups", ())
     if not sids:
         raise CannotIdentify("the directory names no tokenGroups to the account that was bound")
     sid = sids[0]
     who: str | None = None
     if capabilities.who_am_i:
-        who = _who((yield Ask(ldap.extended_request(ldap.OID_WHO_AM_I))))
+        who = _who((yield _ASK_WHO))
     operation = ldap.search_request(f"<SID={sid_text(sid)}>".encode(), AD_ATTRIBUTES)
     found: Found | None = None
     for place in _PLACES:
@@ -216,7 +218,7 @@ _RESTRICTED: Final = (ldap.INSUFFICIENT_ACCESS_RIGHTS, ldap.UNWILLING_TO_PERFORM
 
 def _by_who_am_i(kind: Literal["openldap", "389-ds"], directory: str) -> Asking:
     """RFC 4532, then the entry itself."""
-    answer = yield Ask(ldap.extended_request(ldap.OID_WHO_AM_I))
+    answer = yield _ASK_WHO
     if _code(answer) in _RESTRICTED:
         return Unidentified("must-change-password", "the directory restricts the account to changing its password")
     who = _who(answer)

@@ -331,9 +331,14 @@ class Link(protocol.Protocol):
         self.transport.startTLS(context)
 
     def _converse(self, data: bytes) -> None:
-        self._buffer += data
         self._touched = True
         try:
+            if not self._buffer:
+                frame = ldap.read_frame(data, 0, _LONGEST_ANSWER)
+                if not isinstance(frame, int) and len(frame.raw) == len(data):
+                    self._take(frame)
+                    return
+            self._buffer += data
             while self._buffer:
                 frame = ldap.read_frame(self._buffer, 0, _LONGEST_ANSWER)
                 if isinstance(frame, int):
@@ -443,7 +448,7 @@ class Directory:
             link.close()
             return
         link.detach()
-        forgotten = link.ask(ldap.bind_request(b"", b""))
+        forgotten = link.ask(ldap.BIND_AS_NOBODY)
         forgotten.add_done_callback(lambda answer: self._forgotten(link, answer))
 
     def _forgotten(self, link: Link, answer: asyncio.Future[tuple[Frame, list[ldap.Entry]]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -116,4 +117,9 @@ def address_of(peer: Any) -> Any:
     """The IP address of a Twisted address, an IPv4-mapped one as IPv4; None where there is none."""
     if not isinstance(peer, (IPv4Address, IPv6Address)):
         return None
-    return plain(ipaddress.ip_address(peer.host.partition("%")[0]))
+    return _address(peer.host)
+
+
+@lru_cache(maxsize=1024)
+def _address(host: str) -> Any:
+    return plain(ipaddress.ip_address(host.partition("%")[0]))

@@ -12,39 +12,39 @@ import asyncio
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import uvloop
 from twisted.internet import tcp
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
-from twisted.internet.error import AlreadyCalled, AlreadyCancelled
+from twisted.internet.error import AlreadyCalled, AlreadyCancelled, ConnectionDone
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.main import installReactor
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
+_DONE: Final = Failure(ConnectionDone())
 
-class _AtOnce:
+
+class _AtOnce(tcp.Connection):
     """A connection that writes at once; Twisted's first has the loop watch whether it may, and then no longer."""
 
-    TLS: bool
-    connected: int
-    socket: Any
     _waits = False  # whether octets wait until the socket takes them, or the connection is being closed
 
     def startWriting(self) -> None:
         """The socket took no more."""
         self._waits = True
-        super().startWriting()  # type: ignore[misc]
+        super().startWriting()  # type: ignore[no-untyped-call]
 
     def stopWriting(self) -> None:
         """The socket took all that waited."""
         self._waits = False
-        super().stopWriting()  # type: ignore[misc]
+        super().stopWriting()  # type: ignore[no-untyped-call]
 
     def write(self, data: bytes) -> None:
         """Hand `data` to the socket; what it does not take waits, and whatever is wrong shows there."""
-        if not self._waits and not self.TLS and self.connected and data:
+        if not self._waits and not self.disconnecting and not self.TLS and self.connected and data:
             try:
                 sent = self.socket.send(data)
             except OSError:
@@ -52,7 +52,20 @@ class _AtOnce:
             if sent == len(data):
                 return
             data = data[sent:]
-        super().write(data)  # type: ignore[misc]
+        super().write(data)  # type: ignore[no-untyped-call]
+
+    def loseConnection(self) -> None:
+        """Close, behind what waits; where nothing does, without having the loop watch whether it may be written."""
+        if self._waits or self.TLS or not self.connected or self.producer:
+            super().loseConnection()  # type: ignore[no-untyped-call]
+        elif not self.disconnecting:
+            self.disconnecting = True  # what is still written waits, and Twisted closes behind it
+            self.stopReading()  # type: ignore[no-untyped-call]
+            self.reactor.callLater(0, self._close)
+
+    def _close(self) -> None:
+        if self.connected and not self._waits:
+            self.connectionLost(_DONE)
 
 
 class _Server(_AtOnce, tcp.Server):
@@ -142,6 +155,11 @@ class Reactor(AsyncioSelectorReactor):
         """As IReactorTime says."""
         act = partial(callable, *args, **named) if args or named else callable
         return Timer(self._asyncioEventloop, delay, act)
+
+    def stop(self) -> None:
+        """As IReactorCore says; Twisted's expects its own timers to find out that it was called."""
+        super().stop()  # type: ignore[no-untyped-call]
+        self._asyncioEventloop.call_soon(self.runUntilCurrent)
 
     def listenTCP(self, port: int, factory: Any, backlog: int = 50, interface: str = "") -> Any:
         """As IReactorTCP says."""

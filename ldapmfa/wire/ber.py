@@ -88,4 +88,6 @@ def tlv(tag: int, *parts: bytes) -> bytes:
 
 def encode_integer(value: int, tag: int = INTEGER) -> bytes:
     """`value`, which fits four octets, in the fewest."""
+    if 0 <= value < 0x80:
+        return bytes((tag, 1, value))
     return tlv(tag, value.to_bytes(max(1, (value + (value < 0)).bit_length() // 8 + 1), "big", signed=True))

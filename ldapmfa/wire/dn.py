@@ -181,9 +181,16 @@ def normalise_name(typed: str) -> str:
 
     For hints and counters only; who was bound is what the directory says.
     """
+    return _normalised_name(typed) if len(typed) > _REMEMBERED else _normalised_name_lately(typed)
+
+
+def _normalised_name(typed: str) -> str:
     try:
         if "=" in typed:
             return "dn:" + normalise(typed)
     except DnError:
         pass
     return prepare(typed)
+
+
+_normalised_name_lately: Final = lru_cache(maxsize=1024)(_normalised_name)

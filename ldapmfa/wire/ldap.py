@@ -456,6 +456,8 @@ def extended_request(oid: bytes) -> bytes:
     return ber.tlv(EXTENDED_REQUEST, ber.tlv(0x80, oid))
 
 
+WHO_AM_I: Final = extended_request(OID_WHO_AM_I)
+BIND_AS_NOBODY: Final = bind_request(b"", b"")
 UNBIND: Final = ber.tlv(UNBIND_REQUEST)
 
 BASE, SUBTREE = 0, 2
@@ -505,9 +507,16 @@ class Result:
     value: bytes = b""
 
 
+#: What nearly every final answer is: success, and nothing to say.
+_PLAIN_SUCCESS: Final = b"\x0a\x01\x00\x04\x00\x04\x00"
+_SUCCESS: Final = Result(SUCCESS, b"", b"")
+
+
 def read_result(frame: Frame) -> Result:
     """The LDAPResult in `frame`; what follows its three fields is taken if it is an extended response's."""
     data = frame.raw
+    if data[frame.start : frame.stop] == _PLAIN_SUCCESS:
+        return _SUCCESS
     parts = ber.children(data, frame.start, frame.stop)
     if bytes(part[0] for part in parts[:3]) != b"\x0a\x04\x04":
         raise BerError("a result that does not start with code, matched DN and text")
