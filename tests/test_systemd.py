@@ -57,6 +57,7 @@ def test_it_may_bind_low_ports_keeps_no_cores_and_does_not_retry_mistakes():
     assert service["ExecStart"] == "/usr/bin/env ldapmfa run --config /etc/ldapmfa/ldapmfa.toml"
     assert service["AmbientCapabilities"] == service["CapabilityBoundingSet"] == "CAP_NET_BIND_SERVICE"
     assert service["LimitCORE"] == "0"
+    assert service["KillMode"] == "mixed"  # workers are told by their parent
     assert service["RestartPreventExitStatus"] == "2"
     # cffi's callbacks, without which pyOpenSSL begins no connection, need such memory
     assert "MemoryDenyWriteExecute" not in service

@@ -29,6 +29,7 @@ REASONS: Final[dict[str, Explanation]] = {
         'The password was right, the account has no second factor, and login.unenrolled = "password-only" lets it in.',
         "Enrol it: ldapmfa user enrol NAME.",
     ),
+    "approved": Explanation("The password was right, and the user approved the login by a second factor that asks."),
     # refused by the session
     "second-bind": Explanation(
         "A second bind came while the first of the same connection was not answered.",
@@ -56,6 +57,11 @@ REASONS: Final[dict[str, Explanation]] = {
         "The password was right, and the directory demands that it be changed first.",
         "Change it where that can be done, such as at a workstation of the domain.",
     ),
+    "another-account": Explanation(
+        "The password was right, but the name belonged to another account when the approval came than when it was asked"
+        " for.",
+        "Ask who renamed or replaced an account at that time.",
+    ),
     "other-domain": Explanation(
         "The password was right; the account belongs to another domain of the forest, and can't be looked up here.",
         "Set global_catalog for this directory.",
@@ -77,6 +83,10 @@ REASONS: Final[dict[str, Explanation]] = {
         "The password was right, and the account has no second factor.",
         "Enrol it: ldapmfa user enrol NAME. If a pending enrolment should have matched, compare its name with the"
         " account's very sAMAccountName, uid, userPrincipalName or DN: ldapmfa user list.",
+    ),
+    "denied": Explanation(
+        "The password was right; the user did not approve the login, or not in time.",
+        "If the user was never asked to, somebody else knows the password: have it changed.",
     ),
     "wrong-code": Explanation(
         "The password was right, the code was not.",

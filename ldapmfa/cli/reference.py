@@ -21,12 +21,13 @@ Named = tuple[click.Context, click.Command]
 
 
 def commands(command: click.Command, above: click.Context | None = None) -> Iterator[Named]:
-    """`command` and all below it, in alphabetical order, each with a context that knows its name."""
+    """`command` and all below it that is not hidden, in alphabetical order, each with a context that knows its name."""
     context = click.Context(command, info_name=command.name if above else "ldapmfa", parent=above)
     yield context, command
     if isinstance(command, click.Group):
         for name in sorted(command.commands):
-            yield from commands(command.commands[name], context)
+            if not command.commands[name].hidden:
+                yield from commands(command.commands[name], context)
 
 
 def _paragraphs(command: click.Command) -> list[str]:

@@ -5,7 +5,7 @@ mistake, each as a line with the file, the line's number, the key, what is wrong
 shows a value that could be a secret. Not in here: whether the directory can be reached, and anything of Twisted.
 
 `values` says what single values mean, `settings` which keys there are, `checks` what only several keys, files or
-ports can tell, `loading` reads, and `pages` writes ``conf/ldapmfa.toml`` and the reference page.
+ports can tell, `loading` reads, `environment` too, and `pages` writes ``conf/ldapmfa.toml`` and the reference page.
 """
 
 from __future__ import annotations

@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
-from pydantic_settings import EnvSettingsSource
 
 from ldapmfa.audit import printable
 from ldapmfa.config.checks import ports_taken, why_unreadable
 from ldapmfa.config.pages import example, toml
 from ldapmfa.config.settings import Config, class_in
-from ldapmfa.config.values import Endpoint, FromEnvironment, Reading, nearest
+from ldapmfa.config.values import Endpoint, Reading, nearest
 from ldapmfa.errors import ConfigError
 
 #: Where the file is looked for when nobody names one, in this order.
@@ -37,13 +35,17 @@ Where = tuple[str | int, ...]
 _PREFIX: Final = "LDAPMFA_"
 
 
-def load(path: Path | None = None, *, check_files: bool = True, check_ports: bool = False) -> Config:
+def load(
+    path: Path | None = None, *, text: str | None = None, check_files: bool = True, check_ports: bool = False
+) -> Config:
     """The configuration in `path` (default: the first of `PLACES` that exists), or ConfigError.
+
+    With `text` that is what `path` said, once; it is not read again.
 
     Without `check_files` the files that it names need not exist yet: `ldapmfa init` makes some of them. With
     `check_ports` its ports must be free to listen on.
     """
-    file, text = _text(path)
+    file, text = (path, text) if path and text is not None else _text(path)
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -51,7 +53,7 @@ def load(path: Path | None = None, *, check_files: bool = True, check_ports: boo
         number = re.match(r"line (\d+)", place)
         line = number[1] if number else text.count("\n") + 1
         raise ConfigError([f"{file}:{line}: not valid TOML: {printable(wrong)}"]) from None
-    merged = _merged(data, _Environment()())
+    merged = _merged(data, _from_environment())
     config, mistakes = validated(merged, file.parent, check_files=check_files)
     if check_ports:
         mistakes += [(("listen", number, "endpoint"), why) for number, why in ports_taken(_endpoints(merged)).items()]
@@ -59,7 +61,7 @@ def load(path: Path | None = None, *, check_files: bool = True, check_ports: boo
         lines = {where: _line(text, data, where) for where, _ in mistakes}
         mistakes.sort(key=lambda mistake: lines[mistake[0]])
         raise ConfigError([_shown(file, lines[where], where, wrong) for where, wrong in mistakes])
-    config._source = file  # noqa: SLF001 - its own package
+    config._source, config._text = file, text  # noqa: SLF001 - its own package
     return config
 
 
@@ -96,21 +98,13 @@ def _text(path: Path | None) -> tuple[Path, str]:
     )
 
 
-class _Environment(EnvSettingsSource):
-    """The variables ``LDAPMFA_TABLE__KEY``; lists and tables as JSON, and what is no JSON as it stands."""
+def _from_environment() -> Mapping[str, Any]:
+    """What variables say in the file's place."""
+    if not any(name.upper().startswith(_PREFIX) for name in os.environ):
+        return {}
+    from ldapmfa.config.environment import Environment  # noqa: PLC0415 - takes long
 
-    def __init__(self) -> None:
-        super().__init__(Config, env_prefix=_PREFIX, env_nested_delimiter="__")  # type: ignore[arg-type]
-        self.env_vars = {
-            name: None if value is None else FromEnvironment(value) for name, value in self.env_vars.items()
-        }
-
-    def decode_complex_value(self, field_name: str, field: FieldInfo | None, value: Any) -> Any:
-        """`value` itself where it is no JSON, so that its mistake is listed with the others."""
-        try:
-            return super().decode_complex_value(field_name, field, value)  # type: ignore[arg-type]
-        except ValueError:
-            return value
+    return Environment(_PREFIX)()
 
 
 def _merged(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

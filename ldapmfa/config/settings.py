@@ -34,6 +34,7 @@ from ldapmfa.config.values import (
     Text,
     Uri,
     Whole,
+    Workers,
 )
 from ldapmfa.core.secret import Secret
 
@@ -141,6 +142,14 @@ class Directory(_Table):
     """Seconds until a server that does not accept a connection is given up."""
     response_timeout: Seconds = 10
     """Seconds until a server that does not answer a bind or a look-up is given up."""
+    spare_links: Annotated[Whole, Field(ge=0)] = 64
+    """How many connections that served nothing but a login may wait, bound as nobody, to serve another one; 0 for
+    a connection of its own for every login. Each process has as many."""
+    spare_seconds: Seconds = 30
+    """Seconds until such a connection that was not needed is closed; less than the directory itself allows."""
+    pending_links: Annotated[Whole, Field(ge=0)] = 200
+    """How many connections may stay open while their client's approval is pending; of further logins they are given up,
+    and the password is verified once more when the approval is there. Each process has as many."""
     kind: Literal["auto", "active-directory", "openldap", "389-ds"] = "auto"
     """Which product it is; auto asks the directory itself."""
     identity_name: IdentityName = Field("", examples=["corp"])
@@ -219,10 +228,10 @@ class Exempt(_Table):
 
 
 class Limits(_Table):
-    """How much clients may ask for before they are turned away."""
+    """How much clients may ask for before they are turned away; each worker counts for itself."""
 
     connections: Annotated[Whole, Field(ge=1)] = 10_000
-    """How many clients may be connected at once."""
+    """How many clients may be connected to a process at once."""
     frame_before_bind: Annotated[Whole, Field(ge=1024, le=1 << 20)] = 64 << 10
     """The longest message of a client that is not bound, in bytes."""
     frame_after_bind: Annotated[Whole, Field(ge=1024, le=10 << 20)] = 1 << 20
@@ -232,13 +241,21 @@ class Limits(_Table):
     held_bytes: Annotated[Whole, Field(ge=0)] = 256 << 10
     """How many bytes of such requests wait."""
     buffered_bytes: Annotated[Whole, Field(ge=1 << 20)] = 256 << 20
-    """How many bytes the whole process buffers for its clients."""
+    """How many bytes a process buffers for all its clients."""
     bind_timeout: Seconds = 120
     """Seconds a client may stay connected without ever having bound."""
     frame_timeout: Seconds = 30
     """Seconds within which the rest of a begun message must arrive."""
     pending_logins: Annotated[Whole, Field(ge=1)] = 5_000
-    """How many logins may be undecided at once; further ones are answered busy."""
+    """How many logins of a process may be undecided at once; further ones are answered busy."""
+
+
+class Service(_Table):
+    """How the program runs."""
+
+    workers: Workers = 1
+    """How many processes answer, on the same listening addresses and with one store, or "auto": one for each processor.
+    With 1 the program is a single process. The limits hold for each process."""
 
 
 class Log(_Table):
@@ -262,14 +279,21 @@ class Config(BaseModel):
     login: Login = Field(default_factory=Login)
     exempt: tuple[Exempt, ...] = ()
     limits: Limits = Field(default_factory=Limits)
+    service: Service = Field(default_factory=Service)
     log: Log = Field(default_factory=Log)
 
     _source: Path | None = PrivateAttr(None)
+    _text: str = PrivateAttr("")
 
     @property
     def source(self) -> Path | None:
         """The file it was read from."""
         return self._source
+
+    @property
+    def text(self) -> str:
+        """What the file said; the environment may have said otherwise."""
+        return self._text
 
     @cached_property
     def every_directory(self) -> dict[str, Directory]:

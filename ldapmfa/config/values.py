@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 import string
 from collections.abc import Iterable, Mapping
@@ -188,6 +189,9 @@ class DirectoryUri:
 
 # --- the kinds of values ---------------------------------------------------------------------------------
 
+#: More than any machine has processors for.
+_MOST_WORKERS: Final = 256
+
 
 def _plain(value: object) -> object:
     """The number or truth value in a text from the environment; what is none is left for pydantic to refuse."""
@@ -197,6 +201,13 @@ def _plain(value: object) -> object:
         except ValueError:
             pass
     return value
+
+
+def _workers(value: object) -> int:
+    number = len(os.sched_getaffinity(0)) if value == "auto" else _plain(value)
+    if type(number) is not int or not 1 <= number <= _MOST_WORKERS:
+        raise ValueError(f'must be a whole number from 1 to {_MOST_WORKERS}, or "auto"')
+    return number
 
 
 def _text(value: str) -> str:
@@ -282,6 +293,7 @@ Whole = Annotated[int, Strict(), BeforeValidator(_plain)]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False), BeforeValidator(_plain)]
 Seconds = Annotated[Number, Field(gt=0, le=86400)]
 Digits = Annotated[Literal[6, 8], BeforeValidator(_plain)]
+Workers = Annotated[int, PlainValidator(_workers)]
 Text = Annotated[str, AfterValidator(_text)]
 File = Annotated[Path, AfterValidator(_anchored)]
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network)]

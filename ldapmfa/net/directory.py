@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from OpenSSL import SSL
 from twisted.internet import protocol
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory
@@ -37,7 +37,7 @@ from ldapmfa.core.identity import (
 from ldapmfa.core.login import PasswordAnswer
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import DirectoryDown
-from ldapmfa.net.tls import client_context
+from ldapmfa.net.tls import client_context, over_tls
 from ldapmfa.wire import ldap
 from ldapmfa.wire.ber import BerError
 from ldapmfa.wire.ldap import Answers, Frame
@@ -512,12 +512,13 @@ class Directory:
     async def _connect_to(self, server: Server) -> Link:
         settings = self.settings
         endpoint: Any = HostnameEndpoint(self._reactor, server.host, server.port, timeout=settings.connect_timeout)
-        if server.ldaps:
-            endpoint = wrapClientTLS(self._context(server), endpoint)
         link = Link(server, self._reactor, self._chance, settings.response_timeout)
+        factory: Any = Factory.forProtocol(lambda: link)
+        if server.ldaps:
+            factory = over_tls(factory, self._context(server), client=True)
         loop = asyncio.get_running_loop()
         try:
-            await endpoint.connect(Factory.forProtocol(lambda: link)).asFuture(loop)
+            await endpoint.connect(factory).asFuture(loop)
         except asyncio.CancelledError:
             link.close()
             raise

@@ -485,6 +485,10 @@ class LdapFront(protocol.Protocol):
     def _account(self) -> None:
         """Count what is kept for the client against the process's budget; time what it waits for."""
         budget, kept = self._listener.budget, self._kept()
+        if not kept and not self._accounted and self.session.state is State.BOUND:
+            if self._timers:
+                self._disarm("frame")
+            return
         if kept != self._accounted:
             grown = kept > self._accounted
             budget.octets_used += kept - self._accounted

@@ -9,6 +9,7 @@ reactor runs (`ldapmfa.tap`).
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -17,18 +18,24 @@ from typing import Any, Final
 import uvloop
 from twisted.internet import tcp
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
-from twisted.internet.error import AlreadyCalled, AlreadyCancelled, ConnectionDone
+from twisted.internet.error import AlreadyCalled, AlreadyCancelled, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.main import installReactor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+#: Seconds after which a connection that was read from is looked at once more.
+_LOOK_AGAIN: Final = 1.0
 _DONE: Final = Failure(ConnectionDone())
+_LOST: Final = Failure(ConnectionLost())
 
 
 class _AtOnce(tcp.Connection):
-    """A connection that writes at once; Twisted's first has the loop watch whether it may, and then no longer."""
+    """A connection that writes at once; Twisted's first has the loop watch whether it may, and then no longer.
+
+    Whoever writes is told of nothing: whatever is wrong comes later, as the connection's end.
+    """
 
     _waits = False  # whether octets wait until the socket takes them, or the connection is being closed
 
@@ -43,12 +50,15 @@ class _AtOnce(tcp.Connection):
         super().stopWriting()  # type: ignore[no-untyped-call]
 
     def write(self, data: bytes) -> None:
-        """Hand `data` to the socket; what it does not take waits, and whatever is wrong shows there."""
+        """Hand `data` to the socket; what it does not take waits."""
         if not self._waits and not self.disconnecting and not self.TLS and self.connected and data:
             try:
                 sent = self.socket.send(data)
-            except OSError:
+            except BlockingIOError:
                 sent = 0
+            except OSError:
+                self.reactor.callLater(0, self._break)
+                return
             if sent == len(data):
                 return
             data = data[sent:]
@@ -66,6 +76,10 @@ class _AtOnce(tcp.Connection):
     def _close(self) -> None:
         if self.connected and not self._waits:
             self.connectionLost(_DONE)
+
+    def _break(self) -> None:
+        if self.connected:
+            self.connectionLost(_LOST)
 
 
 class _Server(_AtOnce, tcp.Server):
@@ -192,9 +206,14 @@ def _at_once(port: Any) -> Any:
 class Loop(uvloop.Loop):
     """uvloop, that tells of a connection's end even where it came together with octets.
 
-    libuv reports such an event once and then stops watching the socket (uvloop 0.23 and before): a client that
-    sends and resets at once would never be seen to leave. So whoever reads is called again if an error is pending.
+    libuv reports such an event once and then gives the socket up (uvloop 0.23 and before): a client that sends and
+    resets at once would never be seen to leave. So whoever has read is looked after, once a second.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reads: dict[int, Callable[[], None]] = {}
+        self._recent: set[int] = set()
 
     def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
         """Watch `fd`, as uvloop does.
@@ -202,18 +221,46 @@ class Loop(uvloop.Loop):
         The reactor calls with `callWithLogger, reader, what reads, ...`: the reader has the socket, and what reads
         logs by itself, so it is called directly.
         """
-        watched = getattr(args[0], "socket", None) if args else None
-        if watched is None:
+        if not args or not hasattr(args[0], "socket"):
             super().add_reader(fd, callback, *args)
             return
-        _, act, *rest = args
+        recent, act = self._recent, partial(args[1], *args[2:])
 
         def read() -> None:
-            act(*rest)
-            if watched.fileno() >= 0 and watched.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                act(*rest)
+            act()
+            if not recent:
+                self.call_later(_LOOK_AGAIN, self._look_again)
+            recent.add(fd)
 
-        super().add_reader(fd, read)
+        self._reads[fd] = act
+        try:
+            super().add_reader(fd, read)
+        except RuntimeError:  # given up before: what ended the connection is still to be read
+            self.call_soon(read)
+
+    def remove_reader(self, fd: Any) -> bool:  # type: ignore[override]
+        """Watch `fd` no longer."""
+        self._reads.pop(fd, None)
+        return bool(super().remove_reader(fd))
+
+    def add_writer(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
+        """As uvloop does; a socket that was given up says at once what is wrong."""
+        try:
+            super().add_writer(fd, callback, *args)
+        except RuntimeError:
+            self.call_soon(callback, *args)
+
+    def _look_again(self) -> None:
+        ended = select.poll()
+        for fd in self._recent.intersection(self._reads):
+            ended.register(fd, 0)
+        self._recent.clear()
+        for fd, _ in ended.poll(0):
+            if fd in self._reads:
+                self._reads[fd]()
+                self._recent.add(fd)  # until it is gone
+        if self._recent:
+            self.call_later(_LOOK_AGAIN, self._look_again)
 
 
 def install() -> None:

@@ -7,20 +7,24 @@ disconnection to whoever is connected, and ends within seconds. Not in here: wha
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import os
 import secrets
+import struct
 import sys
 import time
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Final, TextIO
 
 import structlog
 from twisted.application.service import Service
 from twisted.internet.asyncioreactor import AsyncioSelectorReactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.protocol import Factory
 from twisted.logger import ILogObserver, LogLevel, globalLogBeginner
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
 from ldapmfa import audit, factors
@@ -29,23 +33,23 @@ from ldapmfa.config import Directory as DirectoryTable
 from ldapmfa.core.policy import Exempt, Policy
 from ldapmfa.core.secret import CodeForm
 from ldapmfa.core.session import Rules
-from ldapmfa.errors import ConfigError, LdapMfaError, StoreDown
+from ldapmfa.errors import ConfigError, LdapMfaError
 from ldapmfa.net.directory import Directory, DirectorySettings, Server
 from ldapmfa.net.driver import Doorway, RefusedShapes, where
 from ldapmfa.net.ldap_front import Budget, LdapFront, Listener
+from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
-from ldapmfa.net.tls import server_context
+from ldapmfa.net.tls import over_tls, server_context
 from ldapmfa.store import Store
 from ldapmfa.store.seal import Seal
-from ldapmfa.wire import dn
+from ldapmfa.wire import dn, ldap
 
+#: Objects made, less those that went, after which the youngest are looked through for cycles.
+_GARBAGE: Final = 20_000
 #: How long clients may take to read the notice of disconnection at a stop, in seconds.
-_FAREWELL: Final = 3.0
+FAREWELL: Final = 3.0
 #: Letters and digits of a reference code: none that can be taken for another.
 _LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
-
-#: Connections that may wait to be accepted, at each listener.
-_BACKLOG: Final = 1024
 
 WRONG_REACTOR: Final = (
     "ldapmfa needs Twisted's asyncio reactor. Type:\n"
@@ -61,11 +65,24 @@ def reference_code() -> str:
 
 def message_id() -> int:
     """A message id nobody can guess, for a request of ours to a directory."""
-    return secrets.randbelow(2**31 - 1) + 1
+    return next(_message_ids)
 
 
-def configure_log(form: str, level: str) -> None:
-    """Log to stderr: for people on a terminal, as JSON otherwise; text from outside is made printable."""
+def _made_of(source: Callable[[int], bytes]) -> Iterator[int]:
+    """Message ids; the random source is asked for many at once, for each asking is a system call."""
+    while True:
+        for number in struct.unpack("<256I", source(1024)):
+            yield number % ldap.MAX_MESSAGE_ID + 1
+
+
+_message_ids: Final = _made_of(os.urandom)
+
+
+def configure_log(form: str, level: str, **fields: Any) -> None:
+    """Log to stderr: for people on a terminal, as JSON otherwise; text from outside is made printable.
+
+    Each line carries `fields`, and is written at once: several processes may share stderr.
+    """
     for_people = form == "text" or (form == "auto" and sys.stderr.isatty())
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
@@ -76,13 +93,28 @@ def configure_log(form: str, level: str) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            lambda _logger, _method, line: {**line, **fields},
             _made_printable,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
+    if not for_people and level in ("debug", "info"):
+        _record_by.append(partial(_write_line, sys.stderr, fields))
+
+
+#: What an audit event is recorded by instead of the log of everything else: it costs a tenth, at every login.
+_record_by: Final[list[Callable[[audit.Event], None]]] = []
+_encode: Final = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _write_line(file: TextIO, fields: dict[str, Any], event: audit.Event) -> None:
+    """The very line that structlog would write."""
+    at = datetime.fromtimestamp(event.at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    file.write(_encode({**audit.as_dict(event), "level": "info", "timestamp": at, **fields}) + "\n")
+    file.flush()
 
 
 def forward_twisted_log() -> None:
@@ -104,6 +136,9 @@ def _made_printable(_logger: Any, _method: str, fields: Any) -> Any:
 
 def record(event: audit.Event) -> None:
     """An audit event, to the log."""
+    if _record_by:
+        _record_by[-1](event)
+        return
     fields = audit.as_dict(event)
     structlog.get_logger().info(fields.pop("event"), **fields)
 
@@ -126,6 +161,9 @@ def directory_settings(name: str, table: DirectoryTable) -> DirectorySettings:
         service_dn=account.dn if account else None,
         service_password=account.secret() if account else None,
         base_dn=table.base_dn,
+        spare_links=table.spare_links,
+        spare_seconds=table.spare_seconds,
+        pending_links=table.pending_links,
     )
 
 
@@ -153,6 +191,7 @@ def policy(config: Config) -> Policy:
     return Policy(
         exempt=tuple(Exempt(entry.account, entry.networks, entry.directory) for entry in config.exempt),
         unenrolled=config.login.unenrolled,
+        approval=next(iter(factors.load_approvals(config.login.factors)), None),
     )
 
 
@@ -162,48 +201,41 @@ def code_form(config: Config, listen: Listen) -> CodeForm:
     return CodeForm(form.digits, form.delimiter.encode() if form.style == "delimiter" else None)
 
 
-def _with_backlog(endpoint: str) -> str:
-    """The endpoint string with room for a burst of connects, unless it says how much: Twisted's 50 stall one."""
-    if endpoint.startswith("systemd:") or "backlog=" in endpoint:
-        return endpoint
-    return f"{endpoint}:backlog={_BACKLOG}"
-
-
-class LdapMfa(Service):
-    """The proxy as a Twisted service. `failure` says why it could not start."""
+class AsyncService(Service):
+    """A Twisted service that begins and ends in asyncio's coroutines. `failure` says why it could not start."""
 
     name = "ldapmfa"
 
-    def __init__(self, config: Config, reactor: Any, doorway_options: dict[str, Any] | None = None) -> None:
+    def __init__(self, reactor: Any) -> None:
         if not isinstance(reactor, AsyncioSelectorReactor):
             raise ConfigError([WRONG_REACTOR])
         self.failure: LdapMfaError | None = None
         self.started: Deferred[None] = Deferred()
-        self._config = config
         self._reactor = reactor
-        self._options = doorway_options or {}
-        self._clients: set[LdapFront] = set()
-        self._ports: list[Any] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._store: Store | None = None
         self._log = structlog.get_logger()
 
     def startService(self) -> None:
         """Begin as soon as the reactor runs."""
         Service.startService(self)
         # callLater: until the reactor runs, so does not its event loop
-        self._reactor.callLater(0, lambda: self._keep(asyncio.ensure_future(self._begin())))
+        self._reactor.callLater(0, lambda: self._keep(asyncio.ensure_future(self._start())))
 
     def stopService(self) -> Deferred[None]:
-        """Stop listening, take leave of the clients, close the store."""
+        """End; what is given fires when that is done."""
         Service.stopService(self)
         return Deferred.fromFuture(asyncio.ensure_future(self._end()))
 
     async def _begin(self) -> None:
+        raise NotImplementedError
+
+    async def _end(self) -> None:
+        raise NotImplementedError
+
+    async def _start(self) -> None:
         try:
-            self._store = await open_store(self._config)
-            await self._listen(self._store)
-        except (ConfigError, StoreDown) as failure:
+            await self._begin()
+        except LdapMfaError as failure:
             self._give_up(failure)
         except Exception as bug:
             self._give_up(LdapMfaError(f"a bug: {type(bug).__name__}"))
@@ -216,11 +248,50 @@ class LdapMfa(Service):
         self._log.critical("not started", reason=str(failure))
         self._reactor.stop()
 
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        """Hold a task until it is done: the loop itself holds it weakly only."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _cancel(self) -> None:
+        """Cancel whatever is held, except who calls."""
+        for task in tuple(task for task in self._tasks if task is not asyncio.current_task()):
+            task.cancel()
+
+
+class LdapMfa(AsyncService):
+    """The proxy, in this process.
+
+    As one of several workers it takes over listening sockets, the descriptors in `taken`, and leaves the store's schema
+    to whoever opened them.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        doorway_options: dict[str, Any] | None = None,
+        *,
+        taken: Sequence[int] = (),
+    ) -> None:
+        super().__init__(reactor)
+        self._config = config
+        self._options = doorway_options or {}
+        self._taken = taken
+        self._clients: set[LdapFront] = set()
+        self._ports: list[Any] = []
+        self._store: Store | None = None
+
+    async def _begin(self) -> None:
+        self._store = await open_store(self._config, migrate=False if self._taken else None)
+        await self._listen(self._store)
+
     async def _listen(self, store: Store) -> None:
         config = self._config
         doorway = Doorway(
             store=store,
             factors=factors.load(config.login.factors),
+            approvals=factors.load_approvals(config.login.factors),
             clock=self._reactor,
             now=time.time,
             reference=reference_code,
@@ -230,19 +301,16 @@ class LdapMfa(Service):
         )
         budget = Budget(config.limits.buffered_bytes, config.limits.connections, config.limits.pending_logins)
         known = directories(config, self._reactor)
-        mistakes = []
-        for number, listen in enumerate(config.listen):
-            listener = self._listener(listen, doorway, budget, known[listen.directory])
-            try:
-                endpoint = serverFromString(self._reactor, _with_backlog(listen.endpoint))
-                port = await endpoint.listen(self._factory(listen, listener)).asFuture(asyncio.get_running_loop())
-            except Exception as failed:  # noqa: BLE001 - whatever an endpoint raises, it is a mistake in its string
-                mistakes.append(f"listen[{number}].endpoint: {listen.endpoint} can't be listened on: {failed}")
-            else:
-                self._ports.append(port)
-                self._log.info("listening", listener=listen.name, at=str(port.getHost()), tls=listen.tls)
-        if mistakes:
-            raise ConfigError(mistakes)
+        factories = [
+            self._factory(listen, self._listener(listen, doorway, budget, known[listen.directory]))
+            for listen in config.listen
+        ]
+        self._ports = await open_ports(self._reactor, config.listen, factories, self._taken)
+        for listen, port in zip(config.listen, self._ports, strict=True):
+            self._log.info("listening", listener=listen.name, at=str(port.getHost()), tls=listen.tls)
+        # what was made so far stays; logins leave hardly any cycles, so that looking for them may wait
+        gc.freeze()
+        gc.set_threshold(_GARBAGE, 20, 20)
 
     def _listener(self, listen: Listen, doorway: Doorway, budget: Budget, directory: Directory) -> Listener:
         limits = self._config.limits
@@ -274,7 +342,7 @@ class LdapMfa(Service):
     def _factory(self, listen: Listen, listener: Listener) -> Any:
         factory: Any = Factory.forProtocol(lambda: LdapFront(listener))
         if listener.encrypted:
-            factory = TLSMemoryBIOFactory(listener.tls, False, factory)  # noqa: FBT003 - Twisted's: not a client
+            factory = over_tls(factory, listener.tls, client=False)
         if listen.proxy_protocol_from:
 
             def refused(peer: Any, why: str) -> None:
@@ -284,29 +352,20 @@ class LdapMfa(Service):
         factory.noisy = False
         return factory
 
-    def _keep(self, task: asyncio.Task[None]) -> None:
-        """Hold a task until it is done: the loop itself holds it weakly only."""
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     async def _end(self) -> None:
         loop = asyncio.get_running_loop()
-        for port in self._ports:
-            stopped = port.stopListening()
-            if stopped is not None:
-                await stopped.asFuture(loop)
+        await close_ports(self._ports)
         for client in tuple(self._clients):
             try:
                 client.stop()
             except Exception as bug:  # noqa: BLE001 - one client's trouble must not be the others'
                 self._log.error("bug", reason=where(bug))
-        waited_until = loop.time() + _FAREWELL + self._config.login.refusal_floor
+        waited_until = loop.time() + FAREWELL + self._config.login.refusal_floor
         while self._clients and loop.time() < waited_until:  # noqa: ASYNC110 - seconds at most, once
             await asyncio.sleep(0.02)
         for client in tuple(self._clients):
             client.abort()
-        for task in tuple(task for task in self._tasks if task is not asyncio.current_task()):
-            task.cancel()
+        self._cancel()
         if self._store:
             await self._store.close()
         self._log.info("stopped")

@@ -22,6 +22,7 @@ from twisted.internet.ssl import (
     platformTrust,
     trustRootFromCertificates,
 )
+from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from ldapmfa.errors import ConfigError
@@ -58,6 +59,16 @@ def client_context(host: str, ca_file: Path | None, *, verify: bool) -> Any:
     return optionsForClientTLS(
         host, trustRoot=trust, extraCertificateOptions={"raiseMinimumTo": TLSVersion.TLSv1_2}
     )
+
+
+def over_tls(factory: Any, context: Any, *, client: bool) -> TLSMemoryBIOFactory:
+    """`factory`'s protocols over TLS.
+
+    What they write is encrypted at once: they write whole runs, and need not wait for the loop to collect more.
+    """
+    layer = TLSMemoryBIOFactory(context, client, factory)
+    layer.protocol = TLSMemoryBIOProtocol
+    return layer
 
 
 @implementer(IOpenSSLClientConnectionCreator)

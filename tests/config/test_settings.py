@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from ipaddress import ip_network
@@ -52,6 +53,7 @@ def test_defaults_are_those_of_the_design(file):
         "frame_timeout": 30,
         "pending_logins": 5000,
     }
+    assert config.service.workers == 1
     assert (config.log.format, config.log.level) == ("auto", "info")
     assert config.directory.verify_certificate
     assert (config.directory.connect_timeout, config.directory.response_timeout) == (5, 10)
@@ -119,6 +121,34 @@ def test_a_password_never_shows(file):
     assert "hush" not in repr(config) + str(config.model_dump()) + config.model_dump_json()
 
 
+def test_what_reads_the_environment_is_imported_only_if_it_says_something(file):
+    code = f"import sys; from pathlib import Path; from ldapmfa import config; config.load(Path({str(file(LEAST))!r}))"
+    code += "; print('pydantic_settings' in sys.modules)"
+    for more, imported in (({}, "False"), ({"ldapmfa_log__level": "debug"}, "True")):
+        ran = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, **more}
+        )
+        assert ran.stdout.strip() == imported
+
+
 def test_no_twisted_is_imported():
     code = "import sys, ldapmfa.config; sys.exit(any(name.startswith('twisted') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(("written", "number"), [("1", 1), ("256", 256), ('"auto"', len(os.sched_getaffinity(0)))])
+def test_workers_are_counted_or_one_for_each_processor(file, written, number):
+    assert load(file(f"{LEAST}[service]\nworkers = {written}\n")).service.workers == number
+
+
+def test_workers_from_the_environment(file, monkeypatch):
+    for written, number in (("3", 3), ("auto", len(os.sched_getaffinity(0)))):
+        monkeypatch.setenv("LDAPMFA_SERVICE__WORKERS", written)
+        assert load(file(LEAST)).service.workers == number
+
+
+def test_what_the_file_said_is_read_again_from_memory(file):
+    config = load(file(LEAST))
+    file("nothing that could be read")
+    assert config.text == LEAST
+    assert load(config.source, text=config.text) == config

@@ -66,6 +66,7 @@ class Proxy:
     extra: str = ""
     exempt: str | None = None
     service: bool = False
+    workers: int = 1
     runs: tuple = (sys.executable, "-m", "ldapmfa", "run")
     text: str = ""
     python_path: str = str(ROOT)
@@ -90,6 +91,8 @@ class Proxy:
         if self.service:
             account = {"dn": self.directory.service_dn, "password": self.directory.service_password}
             tables += ["[directory.service_account]", *(f"{key} = {json.dumps(value)}" for key, value in account.items())]
+        if self.workers > 1:
+            tables += ["[service]", f"workers = {self.workers}"]
         tables += ["[store]", 'url = "sqlite:///state.db"', 'key_file = "store.key"', "[login]", self.login]
         exempt = self.exempt or self.directory.user("svc-app").dn
         tables += ["[[exempt]]", f"account = {json.dumps(exempt)}", 'networks = ["127.0.0.0/8"]', self.extra]
@@ -112,7 +115,9 @@ class Proxy:
         self.process.wait_until(self.answers)
 
     def answers(self):
-        """Whether it answers: where TLS comes first, whether it listens."""
+        """Whether it answers, every worker of it: where TLS comes first, whether it listens."""
+        if self.workers > 1:
+            return '"started"' in self.log.read_text()
         if self.listen.get("tls") == "ldaps" or self.listen.get("proxy_protocol_from"):
             return "listening" in self.log.read_text()
         return answers_ldap(self.host, self.port)
@@ -183,11 +188,23 @@ class Proxy:
         """What the audit log says."""
         return self.with_store(lambda store: store.events(reference=reference, limit=1000))
 
+    def children(self):
+        """The workers' process ids, by the number of the worker."""
+        found = {}
+        for pid in Path(f"/proc/{self.process.popen.pid}/task/{self.process.popen.pid}/children").read_text().split():
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            found[int(words[words.index(b"--number") + 1])] = int(pid)
+        return found
+
+    def logged(self, event):
+        """The lines of the log that tell of `event`."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line.get("event") == event]
+
     def wait_for_log(self, text):
         """Until the log holds `text`."""
         self.process.wait_until(lambda: text in self.log.read_text(), 10)
 
     def records(self):
         """The audit events on stderr."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
-        return [line for line in lines if line.get("event") == "LoginEnded"]
+        return self.logged("LoginEnded")

@@ -59,6 +59,12 @@ def three89(ds389, tmp_path_factory):
         yield proxy
 
 
+@pytest.fixture(params=[1, 2], ids=["one process", "two workers"])
+def workers(request):
+    """How many processes answer: what is promised holds whichever of them it is."""
+    return request.param
+
+
 STATES = {
     "disabled": ("533", "account-disabled"),
     "mustchange": ("773", "must-change-password"),
@@ -230,12 +236,13 @@ def test_accounts_without_an_entry_pass_only_where_exempt(openldap, slapd, tmp_p
     assert reason_of(openldap, result).account == f"default/dn:{slapd.admin_dn.lower()}"
 
 
-def test_A18_passwords_that_end_like_a_code(slapd, tmp_path):
+def test_A18_passwords_that_end_like_a_code(slapd, tmp_path, workers):
     """An exempt account and a password-only account whose password is Summer202612 log in, with one bind each."""
     exempt, plain = slapd.add_user("summer-exempt", "Summer202612"), slapd.add_user("summer-plain", "Summer202612")
     try:
         login = 'factors = ["hotp"]\nunenrolled = "password-only"'
-        with Proxy(slapd, tmp_path / "proxy", login=login, exempt=exempt.dn) as proxy, slapd.binds_seen() as seen:
+        proxy = Proxy(slapd, tmp_path / "proxy", login=login, exempt=exempt.dn, workers=workers)
+        with proxy, slapd.binds_seen() as seen:
             for _ in range(3):
                 assert log_in(proxy, exempt.dn, "Summer202612").code == 0
                 assert log_in(proxy, plain.dn.upper(), "Summer202612").code == 0
@@ -247,7 +254,7 @@ def test_A18_passwords_that_end_like_a_code(slapd, tmp_path):
             assert log_in(proxy, plain.dn, typed).code == 0
             assert log_in(proxy, plain.dn, "Summer202612").code == 49
             assert log_in(proxy, plain.dn, "Summer202612" + token.code()).code == 0
-        assert len(seen) == 11
+        assert len([one for one in seen if one.name]) == 11  # recycled links are bound as nobody
     finally:
         slapd.delete_user(exempt)
         slapd.delete_user(plain)
@@ -263,9 +270,9 @@ def test_delimited_codes(slapd, tmp_path):
         assert log_in(proxy, alice.dn, f",{token.code()}").code == 53
 
 
-def test_A20_ten_wrong_codes_lock_the_account_on_every_connection(slapd, tmp_path):
+def test_A20_ten_wrong_codes_lock_the_account_on_every_connection(slapd, tmp_path, workers):
     """And under every name form; unlocking it lets it in."""
-    with Proxy(slapd, tmp_path / "proxy") as proxy:
+    with Proxy(slapd, tmp_path / "proxy", workers=workers) as proxy:
         bob = slapd.user("bob")
         assert log_in(proxy, bob.dn, proxy.typed("bob")).code == 0
         with ThreadPoolExecutor(8) as pool:
@@ -278,9 +285,9 @@ def test_A20_ten_wrong_codes_lock_the_account_on_every_connection(slapd, tmp_pat
         assert reasons.count("wrong-code") == 10
 
 
-def test_A19_one_code_on_many_connections_at_the_same_moment(slapd, tmp_path):
+def test_A19_one_code_on_many_connections_at_the_same_moment(slapd, tmp_path, workers):
     """And on two processes over one store."""
-    with Proxy(slapd, tmp_path / "proxy") as one:
+    with Proxy(slapd, tmp_path / "proxy", workers=workers) as one:
         two = Proxy(slapd, tmp_path / "proxy")
         two.tokens = one.tokens
         with two:
@@ -454,4 +461,4 @@ def test_A18_an_unenrolled_user_spends_no_wrong_password(openldap):
     with openldap.directory.binds_seen() as seen:
         for _ in range(10):
             assert log_in(openldap, unenrolled.dn, unenrolled.password + "123456").code == 49
-    assert [bind.result for bind in seen] == [0] * 10
+    assert [bind.result for bind in seen if bind.name] == [0] * 10

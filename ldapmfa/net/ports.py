@@ -1,0 +1,101 @@
+"""The listening sockets: opened as the configuration says, or taken over from the process that opened them.
+
+Promised here: a socket that was taken over is not ours alone. Its queue, its file and the file's mode are left as they
+are, when it is taken and when it is let go. Not in here: who comes in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import Any, Final
+
+from twisted.internet import tcp, unix
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint, serverFromString
+
+from ldapmfa.config import Listen
+from ldapmfa.errors import ConfigError
+
+#: Connections that may wait to be accepted, at each listener.
+_BACKLOG: Final = 1024
+
+
+class _TakenUnix(unix.Port):
+    """A Unix port on a socket that was listening before.
+
+    Twisted's would make the file everybody's (mode 666), shorten the queue, and remove the file at its end.
+    """
+
+    def startListening(self) -> None:
+        """Begin to accept."""
+        tcp.Port.startListening(self)
+
+    def connectionLost(self, reason: Any) -> None:
+        """Let go of the socket."""
+        tcp.Port.connectionLost(self, reason)
+
+
+async def open_ports(
+    reactor: Any,
+    listens: Sequence[Listen],
+    factories: Sequence[Any],
+    taken: Sequence[int] = (),
+) -> list[Any]:
+    """The port of each listener, to its factory; `taken` are descriptors of those that listen already, all or none.
+
+    ConfigError has every endpoint that can't be listened on; then none is left open.
+    """
+    ports, mistakes = [], []
+    for number, (listen, factory) in enumerate(zip(listens, factories, strict=True)):
+        try:
+            port = take(reactor, taken[number], factory) if taken else await _open(reactor, listen.endpoint, factory)
+        except Exception as failed:  # noqa: BLE001 - whatever an endpoint raises, it is a mistake in its string
+            mistakes.append(f"listen[{number}].endpoint: {listen.endpoint} can't be listened on: {failed}")
+        else:
+            ports.append(port)
+    if mistakes:
+        await close_ports(ports)
+        raise ConfigError(mistakes)
+    return ports
+
+
+async def close_ports(ports: Sequence[Any]) -> None:
+    """Accept nobody any more."""
+    for port in ports:
+        stopped = port.stopListening()
+        if stopped is not None:
+            await stopped.asFuture(asyncio.get_running_loop())
+
+
+def lend(port: Any) -> int:
+    """The descriptor of a port's socket, for others to take; the port itself accepts nobody, and ends for itself."""
+    port.stopReading()
+    port._shouldShutdown = False  # noqa: SLF001 - the one way to end a port of Twisted's and not its socket
+    return int(port.fileno())
+
+
+def take(reactor: Any, descriptor: int, factory: Any) -> Any:
+    """A port that accepts from the listening socket `descriptor`, which is closed: the port has its own."""
+    with socket.socket(fileno=descriptor) as opened:
+        opened.setblocking(False)  # noqa: FBT003 - Python's own
+        if opened.family != socket.AF_UNIX:
+            return reactor.adoptStreamPort(descriptor, opened.family, factory)
+        take_unix: Any = _TakenUnix._fromListeningDescriptor  # noqa: SLF001 - what adoptStreamPort calls
+        port = take_unix(reactor, descriptor, factory)
+    port.startListening()
+    return port
+
+
+async def _open(reactor: Any, endpoint: str, factory: Any) -> Any:
+    opened = serverFromString(reactor, _with_backlog(endpoint))
+    if isinstance(opened, AdoptedStreamServerEndpoint):
+        return take(reactor, opened.fileno, factory)
+    return await opened.listen(factory).asFuture(asyncio.get_running_loop())
+
+
+def _with_backlog(endpoint: str) -> str:
+    """The endpoint string with room for a burst of connects, unless it says how much: Twisted's 50 stall one."""
+    if endpoint.startswith("systemd:") or "backlog=" in endpoint:
+        return endpoint
+    return f"{endpoint}:backlog={_BACKLOG}"

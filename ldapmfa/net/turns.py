@@ -1,0 +1,96 @@
+"""Which of several workers accepts the next client: one that has no more of them than the others.
+
+Promised here: clients that stay, few as they may be, are spread over all workers; a worker that is busy or gone keeps
+nobody waiting for longer than `_PATIENCE`. Not in here: the sockets (`ports`); all workers listen on the same ones, and
+the kernel wakes every worker for each client.
+"""
+
+from __future__ import annotations
+
+import os
+from mmap import mmap
+from typing import Any, Final
+
+#: Seconds that a worker leaves a client to those that have fewer.
+_PATIENCE: Final = 0.005
+#: The count of a worker that is not there: nobody has more.
+_ABSENT: Final = 2**63
+_SIZE: Final = 8
+
+
+class Counts:
+    """How many clients each worker has, in memory that all of them share; `descriptor` is that memory's."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._counts = memoryview(mmap(descriptor, 0)).cast("Q")
+
+    @classmethod
+    def of(cls, workers: int) -> Counts:
+        """For so many workers, numbered from 1, none of which is there yet."""
+        descriptor = os.memfd_create("ldapmfa-workers")
+        os.ftruncate(descriptor, workers * _SIZE)
+        counts = cls(descriptor)
+        for number in range(1, workers + 1):
+            counts.absent(number)
+        return counts
+
+    def absent(self, number: int) -> None:
+        """This worker is gone, and waited for no longer."""
+        self._counts[number - 1] = _ABSENT
+
+    def has(self, number: int, clients: int) -> None:
+        """This worker has so many clients."""
+        self._counts[number - 1] = clients
+
+    def ahead(self, clients: int) -> bool:
+        """Whether one with so many `clients` has clearly more than another; an eighth is not."""
+        least = min(self._counts)
+        return clients > least + least // 8
+
+
+class Clients(set[Any]):
+    """The clients of one worker; the others see how many there are."""
+
+    def __init__(self, counts: Counts, number: int) -> None:
+        super().__init__()
+        self._counts = counts
+        self._number = number
+        counts.has(number, 0)
+
+    def add(self, client: Any) -> None:
+        """One comes."""
+        super().add(client)
+        self._counts.has(self._number, len(self))
+
+    def discard(self, client: Any) -> None:
+        """One leaves."""
+        super().discard(client)
+        self._counts.has(self._number, len(self))
+
+    def too_many(self) -> bool:
+        """Whether the next one is for another worker."""
+        return self._counts.ahead(len(self))
+
+
+def by_turns(port: Any, clients: Clients, reactor: Any) -> None:
+    """Let `port` accept one client at a time, when it is this worker's turn."""
+    accept = port.doRead
+
+    def one() -> None:
+        port.numberAccepts = 1  # Twisted tries as many as there were last time, at first a hundred
+        accept()
+
+    def late() -> None:
+        if port.connected and not port.disconnecting:
+            one()
+            port.startReading()
+
+    def come() -> None:
+        if clients.too_many():
+            port.stopReading()
+            reactor.callLater(_PATIENCE, late)
+        else:
+            one()
+
+    port.doRead = come

@@ -1,0 +1,154 @@
+"""Several processes on one set of listening sockets: the parent that starts them, and what a worker owes to it.
+
+Promised here: the parent opens the sockets and brings the store's schema up to date, once; it is started when every
+worker listens; a worker that ends is replaced, and nobody but its own clients notices; no worker outlives the parent.
+Not in here: what is done for clients (`service`; a worker is this program once more), and how parent and worker speak
+with each other (`order`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from typing import Any, Final, TypeVar
+
+from twisted.internet.protocol import Factory
+
+from ldapmfa.config import Config
+from ldapmfa.errors import LdapMfaError
+from ldapmfa.net.order import INPUT, Order, read_report, report
+from ldapmfa.net.ports import close_ports, lend, open_ports
+from ldapmfa.net.service import FAREWELL, AsyncService, LdapMfa, open_store
+from ldapmfa.net.turns import Clients, Counts, by_turns
+
+T = TypeVar("T")
+
+#: Seconds until a worker that ended is replaced, at first and at most: the delay doubles each time.
+_DELAY: Final = (1.0, 30.0)
+#: Seconds after which a worker is taken for a good one, whose end is its first.
+_STEADY: Final = 60.0
+#: Seconds that a worker has to end, beyond those that it gives its clients.
+_GRACE: Final = 3.0
+
+
+def service_of(config: Config, reactor: Any) -> AsyncService:
+    """The service that the configuration asks for: the proxy in this process, or workers."""
+    return LdapMfa(config, reactor) if config.service.workers == 1 else Workers(config, reactor)
+
+
+class Worker(LdapMfa):
+    """The proxy as one of several workers: takes clients by turns with the others, and ends with the parent."""
+
+    def __init__(self, config: Config, reactor: Any, order: Order, number: int) -> None:
+        super().__init__(config, reactor, taken=order.sockets)
+        self._clients = self._counted = Clients(Counts(order.counts), number)
+
+    async def _begin(self) -> None:
+        # Ctrl-C reaches every process of a terminal: the parent tells its workers, in its own time
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        asyncio.get_running_loop().add_reader(INPUT, self._heard)
+        await super()._begin()
+        for port in self._ports:
+            by_turns(port, self._counted, self._reactor)
+        report()
+
+    def _heard(self) -> None:
+        if os.read(INPUT, 1024):
+            return
+        asyncio.get_running_loop().remove_reader(INPUT)
+        if self.running:
+            self._reactor.stop()
+
+
+class Workers(AsyncService):
+    """The parent: opens the listening sockets, and keeps as many workers as the configuration asks for."""
+
+    def __init__(self, config: Config, reactor: Any) -> None:
+        super().__init__(reactor)
+        self._config = config
+        self._ports: list[Any] = []
+        self._processes: dict[int, Process] = {}
+        self._counts = Counts.of(config.service.workers)
+
+    async def _begin(self) -> None:
+        await (await open_store(self._config)).close()
+        listens = self._config.listen
+        self._ports = await open_ports(self._reactor, listens, [Factory() for _ in listens])
+        sockets = [lend(port) for port in self._ports]
+        order = Order(str(self._config.source), self._config.text, sockets, self._counts.descriptor)
+        loop = asyncio.get_running_loop()
+        listening = []
+        for number in range(1, self._config.service.workers + 1):
+            listening.append(loop.create_future())
+            self._keep(asyncio.ensure_future(self._keep_up(number, order, listening[-1])))
+        await asyncio.gather(*listening)
+        self._log.info("started", workers=len(listening))
+
+    async def _keep_up(self, number: int, order: Order, listening: asyncio.Future[None]) -> None:
+        """Start a worker, and another one whenever it ends; one that could not even start at first is a failure."""
+        loop = asyncio.get_running_loop()
+        delay, longest = _DELAY
+        while True:
+            began = loop.time()
+            process = self._processes[number] = await _spawn(number, order)
+            failure = await _heard_from(process)
+            if not listening.done():
+                if failure:
+                    listening.set_exception(failure)
+                    return
+                listening.set_result(None)
+            why = _ended(await process.wait())
+            self._counts.absent(number)
+            if loop.time() - began > _STEADY:
+                delay = _DELAY[0]
+            self._log.error("worker ended", worker=number, reason=why, again_after=delay)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, longest)
+
+    async def _end(self) -> None:
+        self._cancel()  # nobody is replaced any more
+        await close_ports(self._ports)
+        for process in self._processes.values():
+            _pipe(process.stdin).close()
+        ending = [asyncio.ensure_future(process.wait()) for process in self._processes.values()]
+        if ending:
+            await asyncio.wait(ending, timeout=FAREWELL + self._config.login.refusal_floor + _GRACE)
+        for number, process in self._processes.items():
+            if process.returncode is None:
+                self._log.error("worker killed", worker=number, reason="it did not end")
+                process.kill()
+                await process.wait()
+        self._log.info("stopped")
+
+
+async def _spawn(number: int, order: Order) -> Process:
+    """A worker that has its order."""
+    words = ("worker", "--number", str(number), "--config", order.file)
+    # -P: what lies in the working directory is no module of ours
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", "-m", "ldapmfa", *words, stdin=PIPE, stdout=PIPE, pass_fds=(*order.sockets, order.counts)
+    )
+    _pipe(process.stdin).write(order.line())
+    return process
+
+
+async def _heard_from(process: Process) -> LdapMfaError | None:
+    """What a worker could not start for; None: it listens."""
+    line = b""
+    with contextlib.suppress(ConnectionError):
+        line = await _pipe(process.stdout).readline()
+    return read_report(line) if line else LdapMfaError(f"a worker could not start: {_ended(await process.wait())}")
+
+
+def _ended(code: int) -> str:
+    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _pipe(stream: T | None) -> T:
+    if stream is None:
+        raise AssertionError(stream)
+    return stream
