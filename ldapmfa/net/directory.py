@@ -8,15 +8,17 @@ but success closes it (A50). Not in here: what a client may send; that is the se
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from OpenSSL import SSL
 from twisted.internet import protocol
-from twisted.internet.endpoints import HostnameEndpoint
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHandshakeListener
 from twisted.internet.protocol import Factory
@@ -422,6 +424,8 @@ class Directory:
         self._avoided: dict[Server, float] = {}
         self._capabilities: dict[Server, Capabilities] = {}
         self._spare: list[Link] = []  # nobody is bound on them; those used last come last
+        self._returning = 0  # links that are being bound as nobody
+        self._awaited: deque[asyncio.Future[Link | None]] = deque()  # by those who wait for one of these
         self._clearing: Any = None
         self._connecting = asyncio.Semaphore(_CONNECTING)
         self._kept: OrderedDict[bytes, tuple[Found, float]] = OrderedDict()
@@ -436,32 +440,60 @@ class Directory:
             link = self._spare.pop()
             if link.alive:
                 return link
+        if len(self._awaited) < self._returning:
+            returned = await self._return()
+            if returned:
+                return returned
         async with self._connecting:
             return await self.connect()
+
+    async def _return(self) -> Link | None:
+        """The next link that is given back and free; None if it turns out to be none."""
+        awaited: asyncio.Future[Link | None] = asyncio.get_running_loop().create_future()
+        self._awaited.append(awaited)
+        try:
+            return await awaited
+        except asyncio.CancelledError:
+            link = awaited.result() if awaited.done() and not awaited.cancelled() else None
+            if link:
+                self._keep_spare(link)
+            raise
 
     def give_back(self, link: Link) -> None:
         """Nobody uses `link` any more: if it is clean and a bind as nobody succeeds, it serves another login.
 
         Nothing else proves that nobody is bound (a failed bind does not), so any other link is closed.
         """
-        if not link.clean or len(self._spare) >= self.settings.spare_links:
+        if not link.clean or len(self._spare) + self._returning >= self.settings.spare_links:
             link.close()
             return
         link.detach()
-        forgotten = link.ask(ldap.BIND_AS_NOBODY)
-        forgotten.add_done_callback(lambda answer: self._forgotten(link, answer))
+        self._returning += 1
+        link.ask(ldap.BIND_AS_NOBODY).add_done_callback(lambda answer: self._returned(link, answer))
 
-    def _forgotten(self, link: Link, answer: asyncio.Future[tuple[Frame, list[ldap.Entry]]]) -> None:
-        if answer.cancelled() or answer.exception() or not link.alive:
-            return
-        try:
-            nobody = _result(answer.result()[0]).code == ldap.SUCCESS
-        except DirectoryDown:
-            nobody = False
-        if not nobody or self._closed or not link.clean or len(self._spare) >= self.settings.spare_links:
+    def _returned(self, link: Link, answer: asyncio.Future[tuple[Frame, list[ldap.Entry]]]) -> None:
+        """The bind as nobody was answered, or the link is lost: whoever waits for a link hears of it."""
+        self._returning -= 1
+        nobody = False
+        if not answer.cancelled() and not answer.exception():
+            with suppress(DirectoryDown):
+                nobody = _result(answer.result()[0]).code == ldap.SUCCESS
+        usable = nobody and link.clean and not self._closed
+        if not usable:
+            link.close()
+        link.used = True
+        while self._awaited:
+            awaited = self._awaited.popleft()
+            if not awaited.done():
+                awaited.set_result(link if usable else None)
+                return
+        if usable:
+            self._keep_spare(link)
+
+    def _keep_spare(self, link: Link) -> None:
+        if self._closed:
             link.close()
             return
-        link.used = True
         link.spare_since = self._reactor.seconds()
         self._spare.append(link)
         if self._clearing is None:
@@ -511,7 +543,7 @@ class Directory:
 
     async def _connect_to(self, server: Server) -> Link:
         settings = self.settings
-        endpoint: Any = HostnameEndpoint(self._reactor, server.host, server.port, timeout=settings.connect_timeout)
+        endpoint = _endpoint(self._reactor, server, settings.connect_timeout)
         link = Link(server, self._reactor, self._chance, settings.response_timeout)
         factory: Any = Factory.forProtocol(lambda: link)
         if server.ldaps:
@@ -696,6 +728,15 @@ class Directory:
     async def _look_up(self, link: Link, operation: bytes) -> Found:
         final, entries = await link.ask(operation)
         return Found(_result(final), tuple(entries))
+
+
+def _endpoint(reactor: Any, server: Server, timeout: float) -> Any:
+    """Where to connect; an address needs nobody to look it up."""
+    if isIPAddress(server.host):
+        return TCP4ClientEndpoint(reactor, server.host, server.port, timeout)
+    if isIPv6Address(server.host):
+        return TCP6ClientEndpoint(reactor, server.host, server.port, timeout)
+    return HostnameEndpoint(reactor, server.host, server.port, timeout=timeout)
 
 
 def _result(frame: Frame) -> ldap.Result:

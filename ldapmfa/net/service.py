@@ -281,6 +281,7 @@ class LdapMfa(AsyncService):
         self._clients: set[LdapFront] = set()
         self._ports: list[Any] = []
         self._store: Store | None = None
+        self._directories: dict[str, Directory] = {}
 
     async def _begin(self) -> None:
         self._store = await open_store(self._config, migrate=False if self._taken else None)
@@ -300,7 +301,7 @@ class LdapMfa(AsyncService):
             **{"refusal_floor": config.login.refusal_floor, "deadline": config.login.deadline, **self._options},
         )
         budget = Budget(config.limits.buffered_bytes, config.limits.connections, config.limits.pending_logins)
-        known = directories(config, self._reactor)
+        known = self._directories = directories(config, self._reactor)
         factories = [
             self._factory(listen, self._listener(listen, doorway, budget, known[listen.directory]))
             for listen in config.listen
@@ -366,6 +367,8 @@ class LdapMfa(AsyncService):
         for client in tuple(self._clients):
             client.abort()
         self._cancel()
+        for directory in self._directories.values():
+            directory.close()
         if self._store:
             await self._store.close()
         self._log.info("stopped")

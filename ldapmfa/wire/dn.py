@@ -164,14 +164,18 @@ def normalise(text: str) -> str:
     return ",".join("+".join(f"{name}={_escaped(value)}" for name, value in rdn) for rdn in parse(text))
 
 
+_TO_ESCAPE: Final = re.compile(r'[,;+"\\<>=#]')
+
+
 def _escaped(value: str) -> str:
-    return "".join("\\" + char if char in ',;+"\\<>=#' else char for char in value)
+    return value if value.isalnum() else _TO_ESCAPE.sub(r"\\\g<0>", value)
 
 
 def same(one: str, other: str) -> bool:
     """Whether two texts name the same entry; texts that are not DNs name none."""
     try:
-        return parse(one) == parse(other)
+        parsed = parse(one)
+        return one == other or parsed == parse(other)
     except DnError:
         return False
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ldapmfa.wire import ber
@@ -492,8 +493,13 @@ def search_request(
         ber.encode_integer(0),
         ber.tlv(ber.BOOLEAN, b"\x00"),
         where,
-        ber.tlv(ber.SEQUENCE, *(ber.tlv(ber.OCTET_STRING, name.encode()) for name in attributes)),
+        _names(tuple(attributes)),
     )
+
+
+@lru_cache(maxsize=16)
+def _names(attributes: tuple[str, ...]) -> bytes:
+    return ber.tlv(ber.SEQUENCE, *(ber.tlv(ber.OCTET_STRING, name.encode()) for name in attributes))
 
 
 @dataclass(frozen=True, slots=True)
