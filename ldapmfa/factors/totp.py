@@ -12,13 +12,13 @@ import pyotp
 
 from ldapmfa.core.secret import Secret
 from ldapmfa.factors import Credential, Match, NewCredential
-from ldapmfa.factors.hotp import ALGORITHMS, base32, checked, consecutive, matching, preferred
+from ldapmfa.factors.hotp import ALGORITHMS, base32, checked, consecutive, matching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: Steps tried on either side of the expected one.
-WINDOW: Final = 1
+#: Steps tried around the expected one, the likeliest first.
+NEAREST: Final = (0, -1, 1)
 #: Steps a token's clock may be off: five minutes at the usual period.
 MAX_DRIFT: Final = 10
 #: Seconds a step of a new credential may last; pyotp's limit, from NIST SP 800-63B section 3.1.4.1.
@@ -49,10 +49,10 @@ class Totp:
         return NewCredential(self.kind, secret, parameters, uri=Secret(uri.encode()))
 
     def match(self, credential: Credential, code: str, now: float) -> Match | None:
-        """Look one step around where this token's clock stood last time."""
+        """Look one step around where this token's clock stood last time, and there first."""
         step = self._step(credential, now)
         centre = step + _clamped(credential.drift)
-        window = range(max(0, centre - WINDOW), centre + WINDOW + 1)
+        window = (counter for offset in NEAREST if (counter := centre + offset) >= 0)
         return self._match(credential, matching(credential, code, window), step)
 
     def resynchronise(self, credential: Credential, first: str, second: str, now: float) -> Match | None:
@@ -66,6 +66,5 @@ class Totp:
         return int(now // credential.parameters.get("period", 30))
 
     @staticmethod
-    def _match(credential: Credential, found: list[int], step: int) -> Match | None:
-        counter = preferred(found, credential.position)
+    def _match(credential: Credential, counter: int | None, step: int) -> Match | None:
         return None if counter is None else Match(credential.id, counter, drift=_clamped(counter - step))

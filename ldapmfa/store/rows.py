@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+from operator import attrgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from sqlalchemy import func, select
+from sqlalchemy import Text, cast, func, select
 
+from ldapmfa.audit import AccountChanged, LoginEnded
 from ldapmfa.store.schema import ACCOUNTS, FACTORS, PENDING, RECOVERY_CODES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import ColumnElement, Row, Select
-
-    from ldapmfa.audit import AccountChanged, LoginEnded
 
 #: Characters of a text from outside that are kept; a typed name may be as long as a message.
 TEXT_LIMIT: Final = 512
@@ -94,6 +97,7 @@ class Held:
     parameters: Mapping[str, Any]
     position: int
     drift: int
+    created: float
     account: str | None
     pending: Pending | None
     unused: set[str] = field(default_factory=set)
@@ -113,42 +117,65 @@ def row_name(factor_id: str, kind: str, owner: str) -> str:
 
 def plain(text: str) -> str:
     """`text` as every database takes it: without NUL and lone surrogates, and not endless."""
+    if text.isascii() and len(text) <= TEXT_LIMIT and "\0" not in text:
+        return text
     return text[:TEXT_LIMIT].replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+_FIELDS: Final = {kind: (kind.__slots__, attrgetter(*kind.__slots__)) for kind in (LoginEnded, AccountChanged)}
 
 
 def fields(event: LoginEnded | AccountChanged) -> dict[str, Any]:
     """`event` as a row."""
-    return {name: plain(value) if isinstance(value, str) else value for name, value in asdict(event).items()}
+    names, values = _FIELDS[type(event)]
+    return {
+        name: plain(value) if isinstance(value, str) else value
+        for name, value in zip(names, values(event), strict=True)
+    }
+
+
+#: What `held` needs of a factor, one row for each code; then come directory, attribute and value it is pending for.
+HELD: Final = (
+    FACTORS.c.id,
+    FACTORS.c.kind,
+    FACTORS.c.sealed,
+    cast(FACTORS.c.parameters, Text).label("parameters"),
+    FACTORS.c.position,
+    FACTORS.c.drift,
+    FACTORS.c.created,
+    FACTORS.c.account_key,
+    RECOVERY_CODES.c.hash,
+    RECOVERY_CODES.c.used_at,
+)
 
 
 def held_factors(*conditions: ColumnElement[bool]) -> Select[Any]:
-    """Factors for `held`: one row for each code, those pending last."""
+    """Factors for `held`."""
     return (
-        select(FACTORS, PENDING, RECOVERY_CODES.c.hash, RECOVERY_CODES.c.used_at)
+        select(*HELD, PENDING.c.directory, PENDING.c.attribute, PENDING.c.value)
         .select_from(FACTORS.outerjoin(PENDING).outerjoin(RECOVERY_CODES, RECOVERY_CODES.c.factor_id == FACTORS.c.id))
         .where(*conditions)
-        .order_by(FACTORS.c.account_key.is_(None), FACTORS.c.created, FACTORS.c.id)
     )
 
 
-def held(rows: Iterable[Row[Any]]) -> list[Held]:
-    """Rows of `held_factors`, one for each code, as factors with their codes."""
+@lru_cache(256)
+def _parameters(text: str) -> Mapping[str, Any]:
+    return MappingProxyType(json.loads(text))
+
+
+def held(rows: Iterable[Sequence[Any]]) -> list[Held]:
+    """Rows of `HELD` as factors with their codes: an account's own first, the oldest first."""
     factors: dict[str, Held] = {}
-    for row in rows:
-        if row.id not in factors:
-            factors[row.id] = Held(
-                id=row.id,
-                kind=row.kind,
-                sealed=row.sealed,
-                parameters=row.parameters,
-                position=row.position,
-                drift=row.drift,
-                account=row.account_key,
-                pending=None if row.attribute is None else Pending(row.directory, row.attribute, row.value),
+    for factor_id, kind, sealed, parameters, position, drift, created, account, code, used_at, *waits in rows:
+        one = factors.get(factor_id)
+        if one is None:
+            pending = None if waits[0] is None else Pending(*waits)
+            one = factors[factor_id] = Held(
+                factor_id, kind, sealed, _parameters(parameters), position, drift, created, account, pending
             )
-        if row.hash is not None:
-            (factors[row.id].unused if row.used_at is None else factors[row.id].used).add(row.hash)
-    return list(factors.values())
+        if code is not None:
+            (one.unused if used_at is None else one.used).add(code)
+    return sorted(factors.values(), key=lambda one: (one.account is None, one.created, one.id))
 
 
 def listed_factors(*conditions: ColumnElement[bool]) -> Select[Any]:

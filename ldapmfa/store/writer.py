@@ -2,7 +2,8 @@
 
 Promised here: a call's result is given only after COMMIT; a call that fails takes back its own writes and nobody
 else's (a transaction it spoiled is done again without it, so a call must be able to run twice); one that was
-cancelled while it waited is not begun; if the transaction fails, nobody gets a result.
+cancelled while it waited is not begun; if the transaction fails, nobody gets a result. Calls run one after the other
+on the event loop, a few at a time, so that whatever else happens there waits for a millisecond at most.
 """
 
 from __future__ import annotations
@@ -10,31 +11,49 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import defaultdict, deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
 
 from ldapmfa.errors import StoreDown
+from ldapmfa.store.database import Statement, driver
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
-    from sqlalchemy import Executable, Row
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy import Connection, Executable
 
-    Rows = defaultdict[Executable, list[dict[str, Any]]]
+    from ldapmfa.store.database import Database
+
+    Rows = defaultdict[Statement, list[Sequence[Any]]]
+    Note = tuple[Statement, Sequence[Any]]
 
 T = TypeVar("T")
-Work: TypeAlias = "Callable[[Call], Awaitable[T]]"
+Work: TypeAlias = "Callable[[Call], T]"
+Waiting: TypeAlias = "tuple[asyncio.Future[Any], Work[Any]]"
 
 #: Calls, and notes, that share a transaction: enough for a burst, few enough to answer the first ones soon.
 BATCH: Final = 256
+#: Calls that are served without letting anybody else use the loop: well below a millisecond's worth.
+SLICE: Final = 16
 #: What a driver, a disk or text that is no text raises.
 BROKEN: Final = (SQLAlchemyError, sqlite3.Error, OSError, UnicodeError)
+#: Those that may have cost the transaction itself (SQLite rolls back by itself when the disk is full).
+_GONE: Final = (
+    OperationalError,
+    InterfaceError,
+    InternalError,
+    sqlite3.OperationalError,
+    sqlite3.InterfaceError,
+    sqlite3.InternalError,
+)
 
 
 def down(error: BaseException) -> StoreDown:
     """What callers see of `error`, which stays its cause."""
+    if isinstance(error, StoreDown):
+        return error
     broken = StoreDown(f"the store failed: {type(error).__name__}")
     broken.__cause__ = error
     return broken
@@ -43,24 +62,34 @@ def down(error: BaseException) -> StoreDown:
 class Call:
     """One call's part of a transaction: what it reads and writes now, and rows that can wait for the commit."""
 
-    def __init__(self, connection: AsyncConnection) -> None:
+    def __init__(self, connection: Connection, beneath: sqlite3.Connection) -> None:
         self.wrote = False
-        self.rows: list[tuple[Executable, dict[str, Any]]] = []
+        self.rows: list[Note] = []
         self._connection = connection
+        self._beneath = beneath
 
-    async def read(self, query: Executable) -> Sequence[Row[Any]]:
+    def read(self, query: Statement | Executable, **values: Any) -> Sequence[Sequence[Any]]:
         """The rows of `query`."""
-        rows: Sequence[Row[Any]] = (await self._connection.execute(query)).all()
-        return rows
+        if isinstance(query, Statement):
+            return self._beneath.execute(query.sql, query.values(values)).fetchall()
+        return self._connection.execute(query, values).all()
 
-    async def write(self, statement: Executable, rows: list[dict[str, Any]] | None = None) -> int:
-        """Run `statement`, once or for each of `rows`; gives how many rows it found."""
+    def write(self, statement: Statement | Executable, **values: Any) -> int:
+        """Run `statement`; gives how many rows it found."""
         self.wrote = True
-        return int((await self._connection.execute(statement, rows)).rowcount)
+        if isinstance(statement, Statement):
+            return self._beneath.execute(statement.sql, statement.values(values)).rowcount
+        return int(self._connection.execute(statement, values).rowcount)
 
-    def later(self, statement: Executable, **row: Any) -> None:
+    def write_all(self, statement: Executable, rows: list[dict[str, Any]]) -> None:
+        """Run `statement` for each of `rows`."""
+        self.wrote = True
+        if rows:
+            self._connection.execute(statement, rows)
+
+    def later(self, statement: Statement, **row: Any) -> None:
         """Run `statement` for `row` before the commit, together with the same statement's rows of other calls."""
-        self.rows.append((statement, row))
+        self.rows.append((statement, statement.values(row)))
 
 
 class _Spoiled(Exception):  # noqa: N818 - named as what is the case
@@ -72,14 +101,14 @@ class _Spoiled(Exception):  # noqa: N818 - named as what is the case
 
 
 class Writer:
-    """Serves calls and notes on `engine`; `backlog` notes may wait, `dropped` counts those that were lost."""
+    """Serves calls and notes on `database`; `backlog` notes may wait, `dropped` counts those that were lost."""
 
-    def __init__(self, engine: AsyncEngine, *, backlog: int) -> None:
+    def __init__(self, database: Database, *, backlog: int) -> None:
         self.dropped = 0
-        self._engine = engine
+        self._database = database
         self._backlog = backlog
-        self._calls: deque[tuple[Work[Any], asyncio.Future[Any]]] = deque()
-        self._notes: deque[tuple[Executable, dict[str, Any]]] = deque()
+        self._calls: dict[asyncio.Future[Any], Work[Any]] = {}
+        self._notes: deque[Note] = deque()
         self._wake = asyncio.Event()
         self._closing = False
         self._task = asyncio.get_running_loop().create_task(self._serve())
@@ -89,16 +118,19 @@ class Writer:
         if self._closing:
             raise StoreDown("the store is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._calls.append((work, future))
+        self._calls[future] = work
         self._wake.set()
-        return await future
+        try:
+            return await future
+        finally:
+            self._calls.pop(future, None)
 
-    def note(self, statement: Executable, **row: Any) -> None:
+    def note(self, statement: Statement, **row: Any) -> None:
         """Run `statement` for `row` soon; nobody waits for it."""
         if self._closing or len(self._notes) >= self._backlog:
             self.dropped += 1
             return
-        self._notes.append((statement, row))
+        self._notes.append((statement, statement.values(row)))
         self._wake.set()
 
     async def close(self) -> None:
@@ -117,22 +149,23 @@ class Writer:
         finally:
             # only when the loop ends under us: nobody may wait for ever
             self._closing = True
-            for _work, future in self._calls:
+            for future in self._calls:
                 if not future.done():
                     future.set_exception(StoreDown("the store is closed"))
 
     async def _serve_batch(self) -> None:
-        calls = [self._calls.popleft() for _ in range(min(BATCH, len(self._calls)))]
-        calls = [(work, future) for work, future in calls if not future.done()]
+        calls = list(islice(self._calls.items(), BATCH))
+        for future, _work in calls:
+            del self._calls[future]
         notes = [self._notes.popleft() for _ in range(min(BATCH, len(self._notes)))]
         try:
-            outcomes = await self._outcomes([work for work, _future in calls], notes)
+            outcomes = await self._outcomes(calls, notes)
         except BaseException as error:
-            for _work, future in calls:
+            for future, _work in calls:
                 if not future.done():
                     future.set_exception(down(error))
             raise
-        for (_work, future), outcome in zip(calls, outcomes, strict=True):
+        for (future, _work), outcome in zip(calls, outcomes, strict=True):
             if future.done():
                 continue
             if isinstance(outcome, Exception):
@@ -140,65 +173,82 @@ class Writer:
             else:
                 future.set_result(outcome)
 
-    async def _outcomes(self, works: list[Work[Any]], notes: list[tuple[Executable, dict[str, Any]]]) -> list[Any]:
+    async def _outcomes(self, calls: list[Waiting], notes: list[Note]) -> list[Any]:
         try:
-            return await self._transact(works, notes)
+            return await self._transact(calls, notes)
         except _Spoiled:
             # rare enough that savepoints, two statements for each call, would cost more than doing it again
             await self._transact([], notes)
-            return [outcome for work in works for outcome in await self._transact([work], [])]
+            return [outcome for call in calls for outcome in await self._transact([call], [])]
 
-    async def _transact(self, works: list[Work[Any]], notes: list[tuple[Executable, dict[str, Any]]]) -> list[Any]:
-        """What became of each of `works` in one transaction, an exception if it failed."""
-        outcomes: list[Any] = []
+    async def _transact(self, calls: list[Waiting], notes: list[Note]) -> list[Any]:
+        """What became of each of `calls` in one transaction, an exception if it failed."""
         rows: Rows = defaultdict(list)
         try:
-            async with self._engine.begin() as connection:
-                for work in works:
-                    call = Call(connection)
-                    try:
-                        outcomes.append(await work(call))
-                    except (OperationalError, InterfaceError, InternalError):
-                        # the transaction itself may be gone (SQLite rolls back by itself when the disk is full)
-                        raise
-                    except Exception as error:
-                        outcome = down(error) if isinstance(error, BROKEN) else error
-                        if call.wrote:
-                            raise _Spoiled(outcome) from error
-                        outcomes.append(outcome)
-                    else:
-                        for statement, row in call.rows:
-                            rows[statement].append(row)
-                await _flush(connection, rows)
-                lost = await self._write_notes(connection, notes)
+            async with self._database.transaction() as connection:
+                beneath = driver(connection)
+                outcomes = await self._served(calls, connection, beneath, rows)
+                _flush(beneath, rows)
+                lost = self._write_notes(beneath, notes)
         except _Spoiled as spoiled:
-            if len(works) > 1 or notes:
+            if len(calls) > 1 or notes:
                 raise
             return [spoiled.outcome]
         except Exception as error:  # noqa: BLE001 - whatever it was, every caller needs an answer
             self.dropped += len(notes)
-            return [down(error) for _work in works]
+            return [down(error) for _call in calls]
         self.dropped += lost
         return outcomes
 
     @staticmethod
-    async def _write_notes(connection: AsyncConnection, notes: list[tuple[Executable, dict[str, Any]]]) -> int:
+    async def _served(
+        calls: list[Waiting], connection: Connection, beneath: sqlite3.Connection, rows: Rows
+    ) -> list[Any]:
+        outcomes: list[Any] = []
+        for number, (future, work) in enumerate(calls, 1):
+            if future.done():
+                outcomes.append(None)
+                continue
+            call = Call(connection, beneath)
+            try:
+                outcomes.append(work(call))
+            except _GONE:
+                raise
+            except Exception as error:
+                outcome = down(error) if isinstance(error, BROKEN) else error
+                if call.wrote:
+                    raise _Spoiled(outcome) from error
+                outcomes.append(outcome)
+            else:
+                for statement, row in call.rows:
+                    rows[statement].append(row)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+        return outcomes
+
+    @staticmethod
+    def _write_notes(beneath: sqlite3.Connection, notes: list[Note]) -> int:
         """Write the notes without endangering the calls; how many could not be written."""
         if not notes:
             return 0
         rows: Rows = defaultdict(list)
         for statement, row in notes:
             rows[statement].append(row)
+        beneath.execute("SAVEPOINT notes")
         try:
-            async with connection.begin_nested():
-                await _flush(connection, rows)
-        except (OperationalError, InterfaceError, InternalError):
+            _flush(beneath, rows)
+        except _GONE:
             raise
         except BROKEN:
+            beneath.execute("ROLLBACK TO notes")
             return len(notes)
-        return 0
+        else:
+            return 0
+        finally:
+            if beneath.in_transaction:
+                beneath.execute("RELEASE notes")
 
 
-async def _flush(connection: AsyncConnection, rows: Rows) -> None:
+def _flush(beneath: sqlite3.Connection, rows: Rows) -> None:
     for statement, parameters in rows.items():
-        await connection.execute(statement, parameters)
+        beneath.executemany(statement.sql, parameters)

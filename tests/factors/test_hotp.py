@@ -7,7 +7,7 @@ import pytest
 
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import ConfigError
-from ldapmfa.factors import Credential, Match
+from ldapmfa.factors import Credential, Match, hotp
 from ldapmfa.factors.hotp import Hotp
 
 #: RFC 4226 appendix D: the codes of "12345678901234567890" for the counters 0 to 9.
@@ -65,6 +65,23 @@ def test_resynchronises_by_two_consecutive_codes_within_a_thousand():
     assert hotp.resynchronise(token, otp.at(999), otp.at(1001), 0) is None
     assert hotp.resynchronise(token, otp.at(1000), otp.at(1001), 0) is None
     assert hotp.match(token, otp.at(999), 0) is None
+
+
+def test_resynchronising_begins_with_the_first_counter_and_goes_no_further_back():
+    """A new token has used none: there is no code before its first."""
+    assert Hotp().resynchronise(at(-1), CODES[0], CODES[1], 0) == Match("t", 1)
+    assert Hotp().resynchronise(at(-1), "000000", CODES[0], 0) is None
+
+
+def test_an_unused_counter_is_preferred_where_codes_collide(monkeypatch):
+    monkeypatch.setattr(hotp, "codes", lambda _credential: lambda _counter: "111111")
+    assert Hotp().match(at(5), "111111", 0) == Match("t", 6)
+    assert Hotp().resynchronise(at(5), "111111", "111111", 0) == Match("t", 6)
+
+
+@pytest.mark.parametrize(("first", "second"), [("75522", "287082"), ("755224", "28708²"), ("", "")])
+def test_resynchronising_takes_nothing_but_codes(first, second):
+    assert Hotp().resynchronise(at(-1), first, second, 0) is None
 
 
 def test_resynchronising_with_used_codes_names_a_used_position():

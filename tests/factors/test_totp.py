@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import ConfigError
-from ldapmfa.factors import Credential, Match
+from ldapmfa.factors import Credential, Match, hotp
 from ldapmfa.factors.hotp import base32
 from ldapmfa.factors.totp import MAX_DRIFT, Totp
 
@@ -72,18 +72,50 @@ def test_a_used_step_is_found_for_the_store_to_call_it_a_replay():
     assert Totp().match(token, code(STEP - 1), NOW).position == STEP - 1
 
 
+def asked(monkeypatch, *, always=None):
+    """The counters whose codes are computed from now on; they are all `always`, if given."""
+    counters, real = [], hotp.codes
+
+    def codes(credential):
+        code_of = real(credential)
+        return lambda counter: counters.append(counter) or always or code_of(counter)
+
+    monkeypatch.setattr(hotp, "codes", codes)
+    return counters
+
+
 def test_an_unused_step_is_preferred_where_codes_collide(monkeypatch):
-    monkeypatch.setattr(pyotp.HOTP, "at", lambda _self, _counter: "111111")
+    asked(monkeypatch, always="111111")
     assert Totp().match(replace(TOKEN, position=STEP), "111111", NOW).position == STEP + 1
-    assert Totp().match(replace(TOKEN, position=STEP - 5), "111111", NOW).position == STEP - 1
+    assert Totp().match(replace(TOKEN, position=STEP - 1), "111111", NOW).position == STEP
+    assert Totp().match(replace(TOKEN, position=STEP + 5), "111111", NOW).position == STEP
 
 
-def test_the_whole_window_is_always_compared(monkeypatch):
-    asked = []
-    real = pyotp.HOTP.at
-    monkeypatch.setattr(pyotp.HOTP, "at", lambda self, counter: asked.append(counter) or real(self, counter))
-    Totp().match(TOKEN, code(STEP - 1), NOW)
-    assert asked[1:] == [STEP - 1, STEP, STEP + 1]
+def test_the_likeliest_step_is_tried_first_and_it_ends_there(monkeypatch):
+    counters = asked(monkeypatch)
+    Totp().match(replace(TOKEN, drift=2), code(STEP + 2), NOW)
+    assert counters == [STEP + 2]
+
+
+def test_a_wrong_code_is_compared_with_the_whole_window(monkeypatch):
+    counters = asked(monkeypatch)
+    assert Totp().match(TOKEN, "000000", NOW) is None
+    assert sorted(counters) == [STEP - 1, STEP, STEP + 1]
+    counters.clear()
+    assert Totp().match(replace(TOKEN, position=STEP), "000000", NOW) is None
+    assert counters == [STEP + 1, STEP, STEP - 1], "those used up at the end"
+
+
+@given(
+    seed=st.binary(min_size=14, max_size=128),  # pyotp takes no shorter one
+    algorithm=st.sampled_from(sorted(SEEDS)),
+    digits=st.sampled_from([6, 8]),
+    counter=st.integers(0, 2**63),
+)
+def test_our_codes_are_pyotps(seed, algorithm, digits, counter):
+    token = Credential("t", "totp", Secret(seed), {"algorithm": algorithm, "digits": digits})
+    theirs = pyotp.HOTP(base32(token.secret), digits=digits, digest=hotp.ALGORITHMS[algorithm]).at(counter)
+    assert hotp.codes(token)(counter) == theirs
 
 
 def test_no_step_before_the_epoch():

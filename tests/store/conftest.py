@@ -3,7 +3,9 @@
 import functools
 import inspect
 import os
-from contextlib import asynccontextmanager
+import sqlite3
+from contextlib import closing as closing_connection
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,14 +113,12 @@ class World:
     async def enrol(self, store, owner=ALICE, new=None):
         return await store.enrol(owner, new or totp(), "phone", self.change())
 
-    @asynccontextmanager
-    async def sql(self):
+    @contextmanager
+    def sql(self):
         """The database behind the store's back."""
-        import aiosqlite
-
-        async with aiosqlite.connect(self.url.removeprefix("sqlite:///")) as connection:
+        with closing_connection(sqlite3.connect(self.url.removeprefix("sqlite:///"))) as connection:
             yield connection
-            await connection.commit()
+            connection.commit()
 
 
 @pytest.fixture

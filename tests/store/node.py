@@ -1,21 +1,35 @@
 """Another process on the same database: opens a store, verifies codes in parallel, prints what became of them.
 
-Run as ``python node.py URL KEY_FILE NOW IDENTITY_JSON CODES_JSON``. It prints "ready", waits for a line, and prints one
-JSON list of results after the calls returned; then it waits to be killed, or for its input to end.
+Run as ``python node.py URL KEY_FILE NOW IDENTITY_JSON CODES_JSON [HANG]``. It prints "ready", waits for a line, and prints
+one JSON list of results after the calls returned; then it waits to be killed, or for its input to end. HANG is "before" or
+"after": there, of its first COMMIT, it prints "hanging" and goes no further.
 """
 
 import asyncio
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 
 from ldapmfa.audit import LoginEnded
 from ldapmfa.core.identity import Identity
 from ldapmfa.factors.totp import Totp
-from ldapmfa.store import Store
+from ldapmfa.store import Store, database
 from ldapmfa.store.seal import Seal
 from ldapmfa.wire import dn
+
+
+def hang(when):
+    commit = database._commit
+
+    def hanging(beneath):
+        if when == "after":
+            commit(beneath)
+        print("hanging", flush=True)
+        threading.Event().wait()
+
+    database._commit = hanging
 
 
 async def main(url, key_file, now, identity, codes):
@@ -36,6 +50,8 @@ async def main(url, key_file, now, identity, codes):
 
         return matching
 
+    for when in sys.argv[6:]:
+        hang(when)
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     results = await asyncio.gather(*(store.verify(identity, match(code), success, ["alice"]) for code in codes))
@@ -45,7 +61,7 @@ async def main(url, key_file, now, identity, codes):
 
 
 if __name__ == "__main__":
-    _, url, key_file, now, identity, codes = sys.argv
+    _, url, key_file, now, identity, codes = sys.argv[:6]
     fields = json.loads(identity)
     who = Identity(**{**fields, "accounts": tuple(fields["accounts"])})
     asyncio.run(main(url, key_file, float(now), who, json.loads(codes)))

@@ -1,7 +1,9 @@
 """URLs, the file, its pragmas, and the schema's versions."""
 
 import asyncio
+import contextlib
 import os
+import sqlite3
 import stat
 from dataclasses import replace
 
@@ -9,20 +11,27 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
+from sqlalchemy.exc import DatabaseError
 
+from ldapmfa.core.policy import Recall
 from ldapmfa.errors import ConfigError, StoreDown
 from ldapmfa.store import database
 from ldapmfa.store.schema import METADATA
 from ldapmfa.store.seal import Seal
 
 
+def connections(opened):
+    """What lies below the three of them: writing, for long readings, and for those at once."""
+    with opened._engines[1].connect() as long:
+        return database.driver(opened._writing), database.driver(long), opened._at_once
+
+
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("sqlite:////var/lib/x/state.db", "sqlite+aiosqlite:////var/lib/x/state.db"),
-        ("/var/lib/x/state.db", "sqlite+aiosqlite:////var/lib/x/state.db"),
-        ("sqlite+aiosqlite:////x", "sqlite+aiosqlite:////x"),
-        ("postgresql+asyncpg://u@h/d", "postgresql+asyncpg://u@h/d"),
+        ("sqlite:////var/lib/x/state.db", "sqlite:////var/lib/x/state.db"),
+        ("/var/lib/x/state.db", "sqlite:////var/lib/x/state.db"),
+        ("sqlite+aiosqlite:////x", "sqlite:////x"), ("sqlite+pysqlite:////x", "sqlite:////x"),
     ],
 )
 def test_urls(url, expected):
@@ -30,7 +39,7 @@ def test_urls(url, expected):
 
 
 @pytest.mark.parametrize(
-    "url", ["", "state.db", "mysql://u:hunter2@h/d", "sqlite://", "sqlite:///:memory:", "sqlite:/x"]
+    "url", ["", "state.db", "mysql://u:hunter2@h/d", "sqlite://", "sqlite:///:memory:", "sqlite:/x", "postgresql://u:hunter2@h/d"]
 )
 def test_urls_that_will_not_do(url):
     with pytest.raises(ConfigError, match=r"^store\.url: ") as caught:
@@ -52,35 +61,33 @@ async def test_the_file_and_its_journals_are_for_their_owner_alone(world, tmp_pa
 
 async def test_the_pragmas(world):
     store = await world.open()
-    for engine, query_only in zip(store._engines, (0, 1), strict=True):
-        async with engine.connect() as connection:
-            values = [
-                (await connection.execute(text(f"PRAGMA {name}"))).scalar_one()
-                for name in ("journal_mode", "synchronous", "busy_timeout", "foreign_keys", "query_only")
-            ]
-        assert values == ["wal", 2, 5000, 1, query_only]
+    writing, reading, at_once = connections(store._database)
+    for connection, timeout, query_only in ((writing, 0, 0), (reading, 5000, 1), (at_once, 0, 1)):
+        values = [
+            connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "busy_timeout", "foreign_keys", "query_only")
+        ]
+        assert values == ["wal", 2, timeout, 1, query_only]
 
 
 async def test_writers_take_the_lock_at_once(world):
     store = await world.open()
     other = await world.open()
-    async with store._engines[0].begin() as connection:
-        assert (await connection.execute(text("PRAGMA user_version"))).scalar_one() == 0
-        async with world.sql() as sql:
-            await sql.execute("PRAGMA busy_timeout=1")
-            with pytest.raises(Exception, match="locked"):
-                await sql.execute("BEGIN IMMEDIATE")
+    async with store._database.transaction() as connection:
+        assert connection.execute(text("PRAGMA user_version")).scalar_one() == 0
+        with world.sql() as sql:
+            sql.execute("PRAGMA busy_timeout=1")
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                sql.execute("BEGIN IMMEDIATE")
         assert await other.accounts() == []
+        assert await other.recall("ad", "alice") == Recall()
 
 
 async def test_the_migrations_make_the_schema(world):
     store = await world.open()
-
-    def differences(connection):
-        return compare_metadata(MigrationContext.configure(connection, opts={"compare_type": True}), METADATA)
-
-    async with store._engines[0].connect() as connection:
-        assert await connection.run_sync(differences) == []
+    async with store._database.transaction() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, METADATA) == []
 
 
 async def test_opening_again_changes_nothing(world):
@@ -103,15 +110,15 @@ async def test_without_leave_to_migrate_the_command_is_named(world):
 async def test_a_database_of_a_later_version_is_left_alone(world):
     await world.open()
     await world.close()
-    async with world.sql() as sql:
-        await sql.execute("UPDATE alembic_version SET version_num = '9999'")
+    with world.sql() as sql:
+        sql.execute("UPDATE alembic_version SET version_num = '9999'")
     for migrate in (True, False):
         with pytest.raises(ConfigError, match=r"store\.url: .*later version \(9999\)"):
             await world.open(migrate=migrate)
 
 
 async def test_half_a_migration_never_stays(world, monkeypatch):
-    async def fails(*_args):
+    def fails(*_args):
         raise OSError("the power went")
 
     import ldapmfa.store
@@ -120,8 +127,8 @@ async def test_half_a_migration_never_stays(world, monkeypatch):
         patch.setattr(ldapmfa.store, "_check_canary", fails)
         with pytest.raises(StoreDown):
             await world.open()
-    async with world.sql() as sql:
-        assert await (await sql.execute("SELECT name FROM sqlite_master")).fetchall() == []
+    with world.sql() as sql:
+        assert sql.execute("SELECT name FROM sqlite_master").fetchall() == []
 
 
 async def test_another_key_file_is_noticed_when_opening(world, tmp_path):
@@ -142,3 +149,118 @@ async def test_a_directory_that_is_not_there(world, tmp_path):
     world.url = f"sqlite:///{tmp_path}/none/state.db"
     with pytest.raises(ConfigError, match=r"store\.url: .* can't be opened"):
         await world.open()
+
+
+# -- what is busy, what hangs, what fails
+
+
+class Busy:
+    """A connection that answers only after it was asked some times."""
+
+    def __init__(self, times, code=sqlite3.SQLITE_BUSY_RECOVERY):
+        self.times, self.code, self.asked = times, code, 0
+
+    def execute(self, *_args):
+        self.asked += 1
+        if self.asked <= self.times:
+            error = sqlite3.OperationalError("database is locked")
+            error.sqlite_errorcode = self.code
+            raise error
+        return self
+
+    def fetchall(self):
+        return [(1, 1, 0)]
+
+
+async def test_a_reading_that_is_busy_is_asked_again_and_the_loop_goes_on(world):
+    store = await world.open()
+    busy = Busy(3)
+    store._database._at_once = busy
+    recalled = asyncio.ensure_future(store.recall("ad", "alice"))
+    turns = 0
+    while not recalled.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert await recalled == Recall(codeless=True, enrolled=True)
+    assert (busy.asked, turns > 3) == (4, True)
+
+
+async def test_a_reading_that_stays_busy_is_a_broken_store(world, monkeypatch):
+    store = await world.open()
+    monkeypatch.setattr(database, "BUSY", 0.02)
+    store._database._at_once = Busy(10**9)
+    with pytest.raises(StoreDown):
+        await store.recall("ad", "alice")
+
+
+async def test_text_that_is_no_text_is_a_broken_store(world, alice):
+    store = await world.open()
+    await world.enrol(store)
+    with world.sql() as sql:
+        sql.execute("UPDATE accounts SET dn = CAST(x'ff' AS TEXT)")
+    for verb in (store.status(alice), world.verify(store, world.code()), store.accounts()):
+        with pytest.raises(StoreDown):
+            await verb
+
+
+async def test_a_reading_that_fails_is_not_asked_again(world):
+    store = await world.open()
+    broken = Busy(1, sqlite3.SQLITE_IOERR_READ)
+    store._database._at_once = broken
+    with pytest.raises(StoreDown):
+        await store.recall("ad", "alice")
+    assert broken.asked == 1
+
+
+async def test_one_who_leaves_while_it_is_busy_asks_no_more(world):
+    store = await world.open()
+    busy = Busy(10**9)
+    store._database._at_once = busy
+    recalled = asyncio.ensure_future(store.recall("ad", "alice"))
+    await asyncio.sleep(0)
+    recalled.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await recalled
+    assert busy.asked == 1
+
+
+async def test_a_closed_database_is_down_for_all(world):
+    store = await world.open()
+    await store.close()
+    for verb in (store.recall("ad", "alice"), store.accounts(), store.pendings()):
+        with pytest.raises(StoreDown, match="closed"):
+            await verb
+    await store.close()
+
+
+async def test_one_who_leaves_while_opening_leaves_nothing_behind(world):
+    opening = asyncio.ensure_future(world.open())
+    await asyncio.sleep(0)
+    opening.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await opening
+    assert opening.cancelled()
+    assert await (await world.open()).accounts() == []
+
+
+@pytest.mark.parametrize("fails", ["COMMIT", "ROLLBACK"])
+async def test_a_connection_that_can_not_even_roll_back_is_replaced(world, fails):
+    """As when the disk returns errors: the next transaction must not find itself within the last one."""
+    store = await world.open()
+    (writing, *_rest) = connections(store._database)
+
+    def refuse(action, what, *_args):
+        refused = action == sqlite3.SQLITE_TRANSACTION and what in {fails, "ROLLBACK"}
+        return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
+
+    writing.set_authorizer(refuse)
+    with pytest.raises((sqlite3.DatabaseError, DatabaseError, ZeroDivisionError)):
+        async with store._database.transaction() as connection:
+            database.driver(connection).execute("DELETE FROM meta")
+            if fails == "ROLLBACK":
+                raise ZeroDivisionError
+    async with store._database.transaction() as connection:
+        beneath = database.driver(connection)
+        assert beneath is not writing
+        assert beneath.execute("PRAGMA busy_timeout").fetchone() == (0,), "the loop must not wait for it either"
+        assert beneath.execute("SELECT count(*) FROM meta").fetchone() == (1,)

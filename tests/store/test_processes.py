@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX only")
 
 
 class Node:
-    def __init__(self, world, identity, codes):
+    def __init__(self, world, identity, codes, *when):
         self.process = subprocess.Popen(
             [
                 sys.executable,
@@ -24,6 +24,7 @@ class Node:
                 str(world.now),
                 json.dumps(asdict(identity)),
                 json.dumps(codes),
+                *when,
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -110,3 +111,47 @@ async def test_a_code_stays_burnt_when_its_process_is_killed_after_the_answer(wo
     assert (await world.verify(store, world.code())).result == "replayed"
     (event,) = [event for event in await store.events() if type(event).__name__ == "LoginEnded"]
     assert (event.account, event.factor) == (alice.key, "totp")
+
+
+@pytest.mark.parametrize(("when", "expected"), [("before", "accepted"), ("after", "replayed")])
+async def test_one_killed_in_its_commit_has_said_nothing_and_holds_nobody_up(world, alice, when, expected):
+    """Before the COMMIT the code is still good; after it the code is burnt, though nobody heard."""
+    store = await world.open()
+    await world.enrol(store)
+
+    def killed():
+        node = Node(world, alice, [world.code()], when)
+        node.ready()
+        node.go()
+        assert node.process.stdout.readline() == "hanging\n"
+        node.process.send_signal(signal.SIGKILL)
+        rest = node.process.stdout.read()
+        node.process.wait(timeout=20)
+        node.process.stdin.close()
+        node.process.stdout.close()
+        return rest
+
+    assert await asyncio.to_thread(killed) == ""
+    assert (await world.verify(store, world.code())).result == expected
+
+
+async def test_a_program_that_forgets_to_close_ends_all_the_same(world):
+    program = f"""
+import asyncio, os
+from pathlib import Path
+from ldapmfa.store import Store
+from ldapmfa.store.seal import Seal
+
+async def main():
+    seal = Seal(Path({str(world.key_file)!r}), entropy=os.urandom)
+    return await Store.open({world.url!r}, seal, clock=lambda: 0.0, normalise_dn=str)
+
+loop = asyncio.new_event_loop()
+store = loop.run_until_complete(main())
+loop.run_until_complete(store.accounts())
+print("done")
+"""
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", program], capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n")

@@ -14,7 +14,7 @@ from ldapmfa.errors import FactorDown, StoreDown
 from ldapmfa.factors import Match, NewCredential
 from ldapmfa.factors.recovery import Recovery
 from ldapmfa.factors.totp import Totp
-from ldapmfa.store import PENDING_SECONDS, CodeAnswer, Pending, Status
+from ldapmfa.store import PENDING_SECONDS, CodeAnswer, Pending, Status, statements
 from ldapmfa.store.seal import Seal, SealBroken
 
 OTHER_SEED = b"another seed of twenty"
@@ -290,6 +290,26 @@ class TestPending:
         world.now += PENDING_SECONDS + 30
         assert (await world.verify(store, world.code())).result == "accepted"
 
+    @pytest.mark.parametrize("owner", PENDINGS, ids=lambda owner: owner.attribute)
+    async def test_it_is_claimed_by_one_who_was_known_before(self, world, alice, owner):
+        store = await world.open()
+        await store.admit(alice, world.success(), ["alice"])
+        assert await store.status(alice) == Status(enrolled=False, locked=False)
+        await world.enrol(store, owner)
+        assert await store.status(alice) == Status(enrolled=True, locked=False)
+        assert (await world.verify(store, world.code())).result == "accepted"
+        assert [row.account for row in await store.factors()] == [alice.key]
+
+    async def test_what_was_claimed_is_burnt_for_its_owner_only(self, world, alice, bob):
+        """Another process, on a database that lets two write at once, may have claimed it since it was read."""
+        store = await world.open()
+        factor = await world.enrol(store, alice)
+        values = {"factor_id": factor, "step": 1, "by": 0, "now": world.now}
+        for statement in (statements.USE_STEP, statements.USE_FACTOR):
+            for owner, rows in ((None, 0), (bob.key, 0), (alice.key, 1)):
+                found = await store._writer.write(lambda call: call.write(statement, owner=owner, **values))  # noqa: B023
+                assert found == rows
+
     @pytest.mark.parametrize(
         "owner",
         [
@@ -457,6 +477,32 @@ class TestRecall:
         await store.admit(bob, world.success(), ["desk 7"])
         assert await store.recall("ad", "desk 7") == Recall(codeless=True)
 
+    async def test_when_a_name_was_seen_is_known_to_the_hour(self, world, alice):
+        store = await world.open()
+
+        def seen():
+            with world.sql() as sql:
+                return sql.execute("SELECT seen - ? FROM names", (began,)).fetchone()[0]
+
+        began = world.now
+        for later, expected in ((0, 0), (3600, 0), (3601, 3601), (3602, 3601)):
+            world.now = began + later
+            await store.admit(alice, world.success(), ["alice"])
+            assert seen() == expected
+
+    async def test_what_many_are_pending_for_is_found_by_an_index(self, world, alice):
+        """A name must cost the same, whoever else is enrolled, pending or known."""
+        await world.open()
+        with world.sql() as sql:
+            for statement in (statements.RECALL, statements.ACCOUNT_AND_OWN, statements.WAITING):
+                values = statement.values(dict.fromkeys(("directory", "name", "value", "now", "account_key"), "x"))
+                plan = [row[3] for row in sql.execute(f"EXPLAIN QUERY PLAN {statement.sql}", values)]
+                assert plan
+                assert not [step for step in plan if step.startswith("SCAN")]
+                for table in ("pending", "pending_1", "pending_2"):
+                    searched = [step for step in plan if step.startswith(f"SEARCH {table} ")]
+                    assert all("value=?" in step for step in searched)
+
     async def test_any_text_is_a_name(self, world, alice):
         store = await world.open()
         for name in ("", "\0", "\udcff", "a" * 70_000, "' OR 1=1 --"):
@@ -469,10 +515,10 @@ class TestSealing:
     async def test_a_secret_moved_to_another_row_opens_nowhere(self, world, alice, bob):
         store = await world.open()
         first, second = await world.enrol(store, alice), await world.enrol(store, bob)
-        async with world.sql() as sql:
-            blobs = dict(await (await sql.execute("SELECT id, sealed FROM factors")).fetchall())
+        with world.sql() as sql:
+            blobs = dict(sql.execute("SELECT id, sealed FROM factors").fetchall())
             for factor, other in ((first, second), (second, first)):
-                await sql.execute("UPDATE factors SET sealed = ? WHERE id = ?", (blobs[other], factor))
+                sql.execute("UPDATE factors SET sealed = ? WHERE id = ?", (blobs[other], factor))
         for identity in (alice, bob):
             with pytest.raises(SealBroken):
                 await world.verify(store, world.code(), identity)
@@ -484,8 +530,8 @@ class TestSealing:
         await world.enrol(store, alice)
         await store.admit(bob, world.success(), [])
         value = {"account_key": bob.key, "kind": "hotp", "id": "0" * 32}[column]
-        async with world.sql() as sql:
-            await sql.execute(f"UPDATE factors SET {column} = ?", (value,))
+        with world.sql() as sql:
+            sql.execute(f"UPDATE factors SET {column} = ?", (value,))
         for identity in (alice, bob):
             try:
                 verified = await world.verify(store, world.code(), identity)
@@ -496,8 +542,8 @@ class TestSealing:
     async def test_a_pending_value_that_was_changed_does_not_open(self, world, bob):
         store = await world.open()
         await world.enrol(store, Pending("ad", "account", "alice"))
-        async with world.sql() as sql:
-            await sql.execute("UPDATE pending SET value = 'bob'")
+        with world.sql() as sql:
+            sql.execute("UPDATE pending SET value = 'bob'")
         with pytest.raises(SealBroken):
             await world.verify(store, world.code(), bob)
 
@@ -516,8 +562,8 @@ class TestSealing:
     async def test_no_secret_shows_in_an_exception(self, world, alice):
         store = await world.open()
         await world.enrol(store)
-        async with world.sql() as sql:
-            await sql.execute("DROP TABLE logins")
+        with world.sql() as sql:
+            sql.execute("DROP TABLE logins")
         with pytest.raises(StoreDown) as caught:
             await world.verify(store, world.code())
         error, texts = caught.value, []
@@ -543,8 +589,8 @@ class TestSealing:
         world.now += 30
         assert (await world.verify(store, world.code(), alice)).result == "accepted"
         assert (await world.verify(store, world.code(), bob)).result == "accepted"
-        async with world.sql() as sql:
-            blobs = await (await sql.execute("SELECT sealed FROM factors")).fetchall()
+        with world.sql() as sql:
+            blobs = sql.execute("SELECT sealed FROM factors").fetchall()
         assert {world.seal.key_of(blob) for (blob,) in blobs} == {key}
 
     async def test_rotation_beside_a_running_server(self, world, tmp_path, alice):
@@ -562,14 +608,14 @@ class TestSealing:
         store = await world.open()
         await world.enrol(store)
         factor = await world.enrol(store, bob)
-        async with world.sql() as sql:
-            await sql.execute("UPDATE factors SET sealed = x'00' WHERE id = ?", (factor,))
+        with world.sql() as sql:
+            sql.execute("UPDATE factors SET sealed = x'00' WHERE id = ?", (factor,))
         old = world.seal.newest
         world.seal.add_key()
         with pytest.raises(SealBroken, match=factor):
             await store.reseal()
-        async with world.sql() as sql:
-            rows = await (await sql.execute("SELECT sealed FROM factors WHERE id <> ?", (factor,))).fetchall()
+        with world.sql() as sql:
+            rows = sql.execute("SELECT sealed FROM factors WHERE id <> ?", (factor,)).fetchall()
         assert [world.seal.key_of(blob) for (blob,) in rows] == [old]
 
 
@@ -737,9 +783,9 @@ class TestBroken:
 
     async def test_reading_a_database_that_lost_a_table(self, world, alice):
         store = await world.open()
-        async with world.sql() as sql:
-            await sql.execute("PRAGMA foreign_keys=OFF")
-            await sql.execute("DROP TABLE pending")
+        with world.sql() as sql:
+            sql.execute("PRAGMA foreign_keys=OFF")
+            sql.execute("DROP TABLE pending")
         for verb in (store.recall("ad", "alice"), store.status(alice), store.pendings(), world.verify(store, "000000")):
             with pytest.raises(StoreDown):
                 await verb

@@ -1,0 +1,151 @@
+"""What every login asks of the database, compiled once for the driver.
+
+Not in here: what operators ask (`listings`), and what is written so rarely that Core may compile it each time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import Text, and_, bindparam, cast, exists, false, insert, null, or_, select, true, union_all, update
+from sqlalchemy.dialects import sqlite
+
+from ldapmfa.store.database import Statement
+from ldapmfa.store.rows import HELD
+from ldapmfa.store.schema import ACCOUNTS, CHANGES, FACTORS, FORMS, LOGINS, NAMES, PENDING, RECOVERY_CODES
+
+if TYPE_CHECKING:
+    from sqlalchemy import BindParameter, ColumnElement, FromClause, Insert, Table
+
+
+def adding(table: Table) -> Insert:
+    """Add a row of everything but a number that counts itself."""
+    columns = [column.name for column in table.c if column.name != "id" or table is FACTORS]
+    return insert(table).values({name: bindparam(name) for name in columns})
+
+
+def _recall() -> Statement:
+    """A row for all that a name is known by: whether its last success took no code, has a factor, has one that waits.
+
+    That is by what was typed before, by an account's forms, and by who is pending. No part reads more rows than there
+    are of that name, whoever else is enrolled.
+    """
+    directory: BindParameter[Any] = bindparam("directory")
+    value: BindParameter[Any] = bindparam("value")
+    now: BindParameter[Any] = bindparam("now")
+
+    def known(by: FromClause, codeless: ColumnElement[bool], *conditions: ColumnElement[bool]) -> Any:
+        form, waits = FORMS.alias(), PENDING.alias()
+        waiting = and_(
+            # by the form's directory and not by the one asked for, or SQLite would go through all who wait there
+            waits.c.directory == form.c.directory,
+            waits.c.attribute == form.c.attribute,
+            waits.c.value == form.c.value,
+            waits.c.expires > now,
+        )
+        return select(
+            codeless,
+            exists().where(FACTORS.c.account_key == by.c.account_key),
+            exists().where(form.c.account_key == by.c.account_key, waiting),
+        ).where(*conditions)
+
+    asked = FORMS.alias()
+    pending = (PENDING.c.directory == directory, PENDING.c.value == value, PENDING.c.expires > now)
+    return Statement(
+        union_all(
+            known(NAMES, NAMES.c.codeless, NAMES.c.directory == directory, NAMES.c.name == bindparam("name")),
+            known(asked, false(), asked.c.directory == directory, asked.c.value == value),
+            select(false(), false(), true()).select_from(PENDING).where(*pending),
+        )
+    )
+
+
+RECALL: Final = _recall()
+
+_ACCOUNT: Final = (
+    ACCOUNTS.c.dn,
+    ACCOUNTS.c.upn,
+    cast(ACCOUNTS.c.accounts, Text),
+    ACCOUNTS.c.wrong_codes,
+    ACCOUNTS.c.locked_until,
+)
+_WAITS: Final = and_(
+    PENDING.c.directory == FORMS.c.directory, PENDING.c.value == FORMS.c.value, PENDING.c.expires > bindparam("now")
+)
+#: The account as it was last seen, and its failures; locked against other processes until the commit.
+ACCOUNT: Final = Statement(
+    select(*_ACCOUNT).where(ACCOUNTS.c.key == bindparam("account_key")).with_for_update(of=ACCOUNTS)
+)
+#: The same, whether a factor waits for one of its forms (of whatever attribute), and its own factors for `rows.held`.
+ACCOUNT_AND_OWN: Final = Statement(
+    select(
+        *_ACCOUNT,
+        exists().where(FORMS.c.account_key == bindparam("account_key"), _WAITS),
+        *HELD,
+        null(),
+        null(),
+        null(),
+    )
+    .select_from(ACCOUNTS.outerjoin(FACTORS).outerjoin(RECOVERY_CODES))
+    .where(ACCOUNTS.c.key == bindparam("account_key"))
+    .with_for_update(of=ACCOUNTS)
+)
+#: The factors that wait for one of an account's forms, for `rows.held`.
+WAITING: Final = Statement(
+    select(*HELD, PENDING.c.directory, PENDING.c.attribute, PENDING.c.value)
+    .select_from(
+        FORMS.join(PENDING, _WAITS)
+        .join(FACTORS, FACTORS.c.id == PENDING.c.factor_id)
+        .outerjoin(RECOVERY_CODES, RECOVERY_CODES.c.factor_id == FACTORS.c.id)
+    )
+    .where(FORMS.c.account_key == bindparam("account_key"))
+)
+
+_FACTOR: Final = and_(
+    FACTORS.c.id == bindparam("factor_id"), FACTORS.c.account_key.is_not_distinct_from(bindparam("owner"))
+)
+#: Finds a row for the first who uses up this step, or a later one.
+USE_STEP: Final = Statement(
+    update(FACTORS)
+    .where(_FACTOR, FACTORS.c.position < bindparam("step"))
+    .values(position=bindparam("step"), drift=bindparam("by"), last_used=bindparam("now"))
+)
+#: Finds a row for the first who uses up this printed code.
+USE_CODE: Final = Statement(
+    update(RECOVERY_CODES)
+    .where(
+        RECOVERY_CODES.c.factor_id == bindparam("factor_id"),
+        RECOVERY_CODES.c.hash == bindparam("token"),
+        RECOVERY_CODES.c.used_at.is_(None),
+    )
+    .values(used_at=bindparam("now"))
+)
+USE_FACTOR: Final = Statement(update(FACTORS).where(_FACTOR).values(last_used=bindparam("now")))
+
+SET_FAILURES: Final = Statement(
+    update(ACCOUNTS)
+    .where(ACCOUNTS.c.key == bindparam("account_key"))
+    .values(wrong_codes=bindparam("count"), locked_until=bindparam("until"))
+)
+SET_LAST_LOGIN: Final = Statement(
+    update(ACCOUNTS).where(ACCOUNTS.c.key == bindparam("account_key")).values(last_login=bindparam("now"))
+)
+#: Seconds by which `names.seen` may lag behind, so that most logins leave its page alone.
+SEEN: Final = 3600.0
+_ADD_NAME: Final = sqlite.insert(NAMES).values({column.name: bindparam(column.name) for column in NAMES.c})
+SET_NAME: Final = Statement(
+    _ADD_NAME.on_conflict_do_update(
+        index_elements=[NAMES.c.directory, NAMES.c.name],
+        set_={column: _ADD_NAME.excluded[column] for column in ("account_key", "codeless", "seen")},
+        where=or_(
+            NAMES.c.account_key != _ADD_NAME.excluded.account_key,
+            NAMES.c.codeless != _ADD_NAME.excluded.codeless,
+            NAMES.c.seen < bindparam("lately"),
+        ),
+    )
+)
+ADD_LOGIN: Final = Statement(adding(LOGINS))
+ADD_CHANGE: Final = Statement(adding(CHANGES))
+RESEAL: Final = Statement(
+    update(FACTORS).where(FACTORS.c.id == bindparam("factor_id")).values(sealed=bindparam("blob"))
+)
