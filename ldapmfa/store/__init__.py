@@ -456,7 +456,7 @@ class Store(Listings):
                 directory=identity.directory,
                 name=name,
                 account_key=identity.key,
-                codeless=factor is None,
+                codeless=factor is None or success.reason == "approved",
                 seen=now,
                 lately=now - statements.SEEN,
             )

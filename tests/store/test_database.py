@@ -5,17 +5,20 @@ import contextlib
 import os
 import sqlite3
 import stat
+import sys
 from dataclasses import replace
 
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 
 from ldapmfa.core.policy import Recall
 from ldapmfa.errors import ConfigError, StoreDown
-from ldapmfa.store import database
+from ldapmfa.store import database, migrating
 from ldapmfa.store.schema import METADATA
 from ldapmfa.store.seal import Seal
 
@@ -115,6 +118,27 @@ async def test_a_database_of_a_later_version_is_left_alone(world):
     for migrate in (True, False):
         with pytest.raises(ConfigError, match=r"store\.url: .*later version \(9999\)"):
             await world.open(migrate=migrate)
+
+
+def test_the_version_the_program_is_written_for_is_the_last_migration():
+    config = Config()
+    config.set_main_option("script_location", str(migrating.MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_current_head() == database.HEAD
+
+
+async def test_alembic_is_imported_only_to_migrate(world):
+    await world.open()
+    await world.close()
+    program = (
+        "import sys\n"
+        "from sqlalchemy import create_engine\n"
+        "from ldapmfa.store import database\n"
+        "with create_engine(sys.argv[1]).begin() as connection:\n"
+        "    database.upgrade(connection, migrate=False)\n"
+        "assert 'alembic' not in sys.modules\n"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, world.url)
+    assert await process.wait() == 0
 
 
 async def test_half_a_migration_never_stays(world, monkeypatch):

@@ -416,6 +416,13 @@ class TestRecall:
     async def test_nobody(self, world):
         assert await (await world.open()).recall("ad", "alice") == Recall()
 
+    async def test_a_password_whose_owner_was_asked_is_never_cut(self, world, alice):
+        store = await world.open()
+        await store.admit(alice, replace(world.success(), reason="approved", factor="push"), ["acme\\alice"])
+        assert await store.recall("ad", "acme\\alice") == Recall(codeless=True)
+        (event,) = await store.events()
+        assert (event.reason, event.factor) == ("approved", "push")
+
     async def test_a_name_that_logged_in(self, world, alice):
         store = await world.open()
         await store.admit(alice, world.success(), ["acme\\alice", "acme\\alice"])
