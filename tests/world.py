@@ -40,6 +40,8 @@ BOB = f"cn=bob,{BASE}"
 SERVICE = f"cn=svc,{BASE}"
 PASSWORD = "Passw0rd!1"
 SEED = Secret(b"12345678901234567890")
+#: Requests of our own have message ids from here on, clients' mostly lower ones.
+FIRST_ID = 1_000_000
 # a test's loop never rests while it waits, and the store's threads want the interpreter, too: take turns quickly
 sys.setswitchinterval(0.0002)
 
@@ -212,6 +214,11 @@ class ServedLink:
         if self.pipe.open:
             self.link.dataReceived(raw)
 
+    @property
+    def given_up(self):
+        """Whether nothing can be done on it as anybody: closed, or the last that came was a bind as nobody, granted."""
+        return not self.pipe.open or (self.bound is None and bool(self.received) and is_bind_as_nobody(self.received[-1]))
+
     def serve(self):
         """Answer what has come; whether anything had."""
         data = bytes(self.pipe.written[self._read :])
@@ -223,6 +230,14 @@ class ServedLink:
             for raw in answers:
                 self.send(raw)
         return bool(data)
+
+
+def is_bind_as_nobody(frame):
+    """Whether this is the bind by which we make sure that a link is nobody's."""
+    if frame.tag != ldap.BIND_REQUEST or frame.id < FIRST_ID:
+        return False
+    asked = ldap.read_bind(frame)
+    return not asked.name and not asked.password
 
 
 def _spelled(name):
@@ -240,7 +255,7 @@ class ScriptedDirectory(Directory):
     """
 
     def __init__(self, settings, clock):
-        ids = iter(range(1_000_000, 2_000_000))
+        ids = iter(range(FIRST_ID, 2 * FIRST_ID))
         super().__init__(settings, clock, lambda: next(ids))
         self.passwords = {
             dn.normalise(name): PASSWORD.encode() for name in (ALICE, BOB, SERVICE, f"cn=admin,{BASE}")
@@ -281,6 +296,9 @@ class ScriptedDirectory(Directory):
             return scripted
         if frame.tag == ldap.BIND_REQUEST:
             asked = ldap.read_bind(frame)
+            if not asked.name and not asked.password:  # RFC 4513 section 5.1.1
+                link.bound = None
+                return [result(frame.id, frame.tag)]
             name = _spelled(asked.name.decode(errors="replace"))
             right = asked.password and self.passwords.get(name) == asked.password
             link.bound = name if right else None
@@ -307,9 +325,43 @@ class ScriptedDirectory(Directory):
         return []
 
     def binds(self):
-        """The names and passwords that reached the directory."""
-        asked = [ldap.read_bind(frame) for frame in self.seen if frame.tag == ldap.BIND_REQUEST]
+        """The names and passwords that reached the directory; not the binds as nobody, which are our own doing."""
+        binds = [frame for frame in self.seen if frame.tag == ldap.BIND_REQUEST and not is_bind_as_nobody(frame)]
+        asked = [ldap.read_bind(frame) for frame in binds]
         return [(bind.name.decode(errors="replace"), bind.password.decode(errors="replace")) for bind in asked]
+
+
+class Owner:
+    """An approval factor: whoever is asked answers when the test says so."""
+
+    kind = "push"
+
+    def __init__(self):
+        self.prompts = []
+        self.cancelled = 0
+        self._waiting = []
+
+    async def ask(self, prompt):
+        self.prompts.append(prompt)
+        said = asyncio.get_running_loop().create_future()
+        self._waiting.append(said)
+        try:
+            return await said
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self._waiting.remove(said)
+
+    @property
+    def pending(self):
+        """How many owners have not answered yet."""
+        return len(self._waiting)
+
+    def say(self, answer, number=0):
+        """The answer of the one who has waited longest, or of another; an exception is raised."""
+        said = self._waiting[number]
+        said.set_exception(answer) if isinstance(answer, BaseException) else said.set_result(answer)
 
 
 @dataclass
@@ -372,6 +424,11 @@ class Client:
         self.world.serve()
 
 
+def directory_settings(**changes):
+    """One server; `changes` as DirectorySettings names them."""
+    return DirectorySettings("default", "default", (Server("directory.test", 389, ldaps=False),), **changes)
+
+
 @dataclass
 class World:
     """The proxy: make clients with `client`, move time with `clock.advance`."""
@@ -380,15 +437,13 @@ class World:
     rules: Rules = field(default_factory=Rules)
     policy: Policy = field(default_factory=lambda: Policy((Exempt(SERVICE),)))
     budget: Budget = field(default_factory=Budget)
-    settings: DirectorySettings = field(
-        default_factory=lambda: DirectorySettings("default", "default", (Server("directory.test", 389, ldaps=False),))
-    )
+    settings: DirectorySettings = field(default_factory=directory_settings)
     store: Store | Notebook = field(default_factory=Notebook)
     now: float = 1_700_000_000.0
     events: list = field(default_factory=list)
     logged: list = field(default_factory=list)
     tasks: set = field(default_factory=set)
-    steps: int = 0
+    owner: Owner = field(default_factory=Owner)
 
     def __post_init__(self):
         self.clock = Clock()
@@ -416,6 +471,7 @@ class World:
             reference=lambda: next(references),
             record=self.events.append,
             refused=RefusedShapes(self.clock),
+            approvals={"push": self.owner},
         )
         self.listener = Listener(
             name="test",
@@ -458,8 +514,8 @@ class World:
 
     @property
     def links_open(self):
-        """How many links to the directory stand."""
-        return sum(link.pipe.open for link in self.directory.served)
+        """How many links to the directory stand on which somebody is bound, or may be."""
+        return sum(not link.given_up for link in self.directory.served)
 
     def next_code(self):
         """A code that was not used before: thirty seconds pass."""

@@ -50,6 +50,8 @@ _LONGEST_ANSWER: Final = 10 * 1024 * 1024
 _AVOIDED: Final = 30.0
 #: How long a closed link may take to flush, in seconds.
 _LINGER: Final = 5.0
+#: How long a login waits for a link that another one gives back, in seconds; then it opens one.
+_RETURNING: Final = 0.1
 #: How many connections to the directory may be opening at once; more would only wait in its queue.
 _CONNECTING: Final = 64
 #: How long, in seconds, and for how many accounts an entry is kept that an account showed of itself.
@@ -107,6 +109,7 @@ class Link(protocol.Protocol):
     def __init__(self, server: Server, clock: Any, chance: Callable[[], int], timeout: float) -> None:
         self.server = server
         self.used = False  #: whether it served before: then its being dead says little of the directory
+        self.misbehaved = False  #: whether it was ended because the directory sent what nobody asked for, or garbage
         self.spare_since = 0.0  #: when it was last given back, in the clock's seconds
         self._clock = clock
         self._chance = chance
@@ -348,6 +351,7 @@ class Link(protocol.Protocol):
                 del self._buffer[: len(frame.raw)]
                 self._take(frame)
         except BerError as broken:
+            self.misbehaved = True
             self._break(str(broken))
 
     def _take(self, frame: Frame) -> None:
@@ -438,12 +442,15 @@ class Directory:
         """A spare link, or a fresh one; nobody is bound on it. Raises DirectoryDown."""
         while self._spare:
             link = self._spare.pop()
-            if link.alive:
+            if link.clean:
                 return link
+            link.close()
         if len(self._awaited) < self._returning:
             returned = await self._return()
-            if returned:
+            if returned and returned.clean:
                 return returned
+            if returned:
+                returned.close()
         async with self._connecting:
             return await self.connect()
 
@@ -451,6 +458,7 @@ class Directory:
         """The next link that is given back and free; None if it turns out to be none."""
         awaited: asyncio.Future[Link | None] = asyncio.get_running_loop().create_future()
         self._awaited.append(awaited)
+        timer = self._reactor.callLater(_RETURNING, _give_up, awaited)
         try:
             return await awaited
         except asyncio.CancelledError:
@@ -458,6 +466,9 @@ class Directory:
             if link:
                 self._keep_spare(link)
             raise
+        finally:
+            if timer.active():
+                timer.cancel()
 
     def give_back(self, link: Link) -> None:
         """Nobody uses `link` any more: if it is clean and a bind as nobody succeeds, it serves another login.
@@ -468,8 +479,9 @@ class Directory:
             link.close()
             return
         link.detach()
+        asked = link.ask(ldap.BIND_AS_NOBODY)
         self._returning += 1
-        link.ask(ldap.BIND_AS_NOBODY).add_done_callback(lambda answer: self._returned(link, answer))
+        asked.add_done_callback(lambda answer: self._returned(link, answer))
 
     def _returned(self, link: Link, answer: asyncio.Future[tuple[Frame, list[ldap.Entry]]]) -> None:
         """The bind as nobody was answered, or the link is lost: whoever waits for a link hears of it."""
@@ -607,14 +619,15 @@ class Directory:
             except LinkLost as lost:
                 if not lost.untouched or not link.used:
                     raise
-        elif link is not None:
-            link.close()
-        link = await self.link()
-        try:
-            return link, await self._bind(link, operation, message_id, controls)
-        except LinkLost as lost:
-            if not lost.untouched or not link.used:
-                raise
+        else:
+            if link is not None:
+                link.close()
+            link = await self.link()
+            try:
+                return link, await self._bind(link, operation, message_id, controls)
+            except LinkLost as lost:
+                if not lost.untouched or not link.used:
+                    raise
         link = await self.connect()
         return link, await self._bind(link, operation, message_id, controls)
 
@@ -663,7 +676,7 @@ class Directory:
                     found: Found | None = self._recall(ask)
                     if found is None:
                         found = await self._look_up(link, ask.operation)
-                        shown = (ask.operation, found) if ask.of_itself else shown
+                        shown = (ask.operation, found) if ask.of_itself and found.entries else shown
                 else:
                     if ask.on not in opened:
                         other = await (self._service() if ask.on == "service" else self._catalog(credentials))
@@ -728,6 +741,11 @@ class Directory:
     async def _look_up(self, link: Link, operation: bytes) -> Found:
         final, entries = await link.ask(operation)
         return Found(_result(final), tuple(entries))
+
+
+def _give_up(awaited: asyncio.Future[Link | None]) -> None:
+    if not awaited.done():
+        awaited.set_result(None)
 
 
 def _endpoint(reactor: Any, server: Server, timeout: float) -> Any:

@@ -221,7 +221,8 @@ class Login:
             door.refused.forget(self._key)
             if self._recorded:
                 door.record(replace(self._recorded, total_ms=self._since(self._began)))
-            return Ended(accepted=True, answer=verdict.answer, link=self._link)
+            link, self._link = self._link, None
+            return Ended(accepted=True, answer=verdict.answer, link=link)
         self._release()
         self._identity = verdict.identity or self._identity
         reference = door.reference()
@@ -328,6 +329,8 @@ class Login:
         finally:
             directory.pending -= held
             self._factor_took = self._since(began)
+        if self._link and self._link.misbehaved:
+            raise DirectoryDown("the directory sent what nobody asked for while the approval was pending")
         if self._link and not self._link.alive:
             self._link = None
         return Approval(given is True, parked=self._link is None)

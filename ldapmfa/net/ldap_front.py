@@ -327,15 +327,14 @@ class LdapFront(protocol.Protocol):
         ended = await login.play(self._when_drained)
         self._login = None
         answer, accepted = ended.answer, ended.accepted and self.session.state is State.BINDING
-        if ended.link:
+        if accepted:
             try:
-                if accepted:
-                    self._attach(ended.link)
+                self._take_over(ended.link)
             except DirectoryDown:
                 accepted = False
                 answer = ldap.result(message_id, ldap.BIND_REQUEST, ldap.UNAVAILABLE, "The directory has left.")
-            if not accepted:
-                ended.link.close()
+        if ended.link and not accepted:
+            ended.link.close()
         if accepted:
             self._disarm("bind")
         self._perform(self.session.handle(session.LoginEnded(accepted=accepted, answer=answer)))
@@ -392,6 +391,12 @@ class LdapFront(protocol.Protocol):
 
     def _quiet(self) -> bool:
         return self._opening is None and self._draining is None and (self._link is None or self._link.quiet)
+
+    def _take_over(self, link: Link | None) -> None:
+        """The link on which the client is bound; without one nobody is."""
+        if link is None:
+            raise DirectoryDown("nobody is bound")
+        self._attach(link)
 
     def _attach(self, link: Link) -> None:
         link.attach(self)

@@ -37,6 +37,7 @@ class _AtOnce(tcp.Connection):
     Whoever writes is told of nothing: whatever is wrong comes later, as the connection's end.
     """
 
+    _broken = False  # whether octets could not be written: none may follow them
     _waits = False  # whether octets wait until the socket takes them, or the connection is being closed
 
     def startWriting(self) -> None:
@@ -51,12 +52,15 @@ class _AtOnce(tcp.Connection):
 
     def write(self, data: bytes) -> None:
         """Hand `data` to the socket; what it does not take waits."""
+        if self._broken or self._aborting:
+            return
         if not self._waits and not self.disconnecting and not self.TLS and self.connected and data:
             try:
                 sent = self.socket.send(data)
             except BlockingIOError:
                 sent = 0
             except OSError:
+                self._broken = True
                 self.reactor.callLater(0, self._break)
                 return
             if sent == len(data):
@@ -158,6 +162,10 @@ class Timer:
 
 class Reactor(AsyncioSelectorReactor):
     """Twisted's asyncio reactor, with connections that write at once and timers that cost little."""
+
+    def seconds(self) -> float:
+        """As IReactorTime says, by the clock of the timers, which is never set."""
+        return float(self._asyncioEventloop.time())
 
     def callLater(  # type: ignore[override]
         self,

@@ -14,6 +14,8 @@ from ldapmfa.wire import ber, dn, ldap
 
 CAROL = f"cn=carol,{BASE}"
 WRONG = "000000"
+#: For attacks that end before anything is sent to the directory, and for those on the relay alone.
+once = pytest.mark.parametrize("spare_links", [0], ids=["no link"])
 DELIMITER = Rules(form=CodeForm(6, b","))
 
 
@@ -76,7 +78,7 @@ async def test_A02_a_bind_refused_at_once_leaves_nobody_behind(house, again):
         client.take()
         client.send(search(3))
         assert await client.code() == 50
-        assert not served.pipe.open
+        assert served.given_up
         assert (3, ldap.SEARCH_REQUEST) not in [(frame.id, frame.tag) for frame in served.received]
 
 
@@ -179,6 +181,7 @@ async def test_A05_a_second_bind_in_the_same_segment_ends_both_and_neither_is_tr
     assert not house.links_open
 
 
+@once
 @pytest.mark.parametrize("message_id", [0, -1, -(2**31), 2**31, 2**32])
 async def test_A05_ids_that_are_none_end_the_connection(house, message_id):
     await house.open()
@@ -225,6 +228,7 @@ def sasl(mechanism, credentials=None, name=b""):
     return ldap.message(1, ber.tlv(ldap.BIND_REQUEST, ber.encode_integer(3), ber.tlv(4, name), choice))
 
 
+@once
 @pytest.mark.parametrize("mechanism", [b"GSSAPI", b"GSS-SPNEGO", b"DIGEST-MD5", b"EXTERNAL", b"PLAIN", b"SCRAM-SHA-256", b""])
 @pytest.mark.parametrize("credentials", [None, b"", b"alice\0svc\0Passw0rd!1", b"NTLMSSP\0\x01"])
 async def test_A13_sasl_is_refused(house, mechanism, credentials):
@@ -238,6 +242,7 @@ async def test_A13_sasl_is_refused(house, mechanism, credentials):
     assert not house.directory.served
 
 
+@once
 @pytest.mark.parametrize("tag", [0x89, 0x8A, 0x8B, 0x81, 0xA0, 0xAA, 0x04])
 async def test_A14_sicily_and_unknown_choices_are_refused(house, tag):
     house.assemble()
@@ -292,6 +297,7 @@ async def test_A15_a_bind_octet_by_octet_is_a_bind(house):
     assert [ldap.read_result(frame).code for frame in await client.answers(2)] == [0, 0]
 
 
+@once
 @pytest.mark.parametrize("name", [ALICE, SERVICE, "nobody", " "])
 @pytest.mark.parametrize("password", [b"", b" ", b"\0", b"\0\0 \t", b"123456", b"\x00123456", b" 123456", PASSWORD.encode() + b"\0"])
 async def test_A16_A17_a_password_that_is_none_is_refused_for_everybody(house, name, password):

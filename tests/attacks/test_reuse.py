@@ -2,7 +2,8 @@
 
 A model-based test of the whole proxy in memory. The model knows of every bind who asked for it and whether it may
 succeed, and of every operation whose it is; when one reaches the directory, the link's bound identity must be the one of the
-last BindResponse that very client has received, which must be a success, and no bind of it may be unanswered.
+last BindResponse that very client has received, which must be a success, and no bind of it may be unanswered. Both with
+each link to the directory used once, and with links that serve one client after the other.
 """
 
 import asyncio
@@ -19,7 +20,21 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from world import ALICE, BOB, PASSWORD, SERVICE, World, bind, frames, result, root_dse, search, unbind
+from world import (
+    ALICE,
+    BOB,
+    PASSWORD,
+    SERVICE,
+    World,
+    bind,
+    directory_settings,
+    frames,
+    is_bind_as_nobody,
+    result,
+    root_dse,
+    search,
+    unbind,
+)
 
 from ldapmfa.wire import dn, ldap
 
@@ -53,11 +68,13 @@ async def beside_the_loop(function):
 class Reuse(RuleBasedStateMachine):
     path = None  # where the store lies; one for all runs, with new accounts in each
     store = None
+    spare_links = 0
     successes = 0
+    recycled = 0  # binds on a link that somebody else had given back
 
     @initialize()
     def begin(self):
-        self.house = World(self.path)
+        self.house = World(self.path, settings=directory_settings(spare_links=self.spare_links))
         if Reuse.store is None:
             play(self.house.open())
             Reuse.store = self.house.store
@@ -83,6 +100,9 @@ class Reuse(RuleBasedStateMachine):
             client.leave()
         play(self.settled())
         Reuse.now = self.house.now
+        for link in self.house.directory.served:
+            tags = [is_bind_as_nobody(frame) for frame in link.received if frame.tag == ldap.BIND_REQUEST]
+            Reuse.recycled += sum(before and not after for before, after in itertools.pairwise(tags))
         assert self.house.links_open == 0
         assert self.house.budget.logins_used == 0
         assert self.house.budget.octets_used == 0
@@ -102,7 +122,7 @@ class Reuse(RuleBasedStateMachine):
 
     def bind_and_deny(self, link, frame):
         """A50, the worst of directories: it says no to a wrong password, and binds the link all the same."""
-        if frame.tag != ldap.BIND_REQUEST:
+        if frame.tag != ldap.BIND_REQUEST or is_bind_as_nobody(frame):
             return None
         asked = ldap.read_bind(frame)
         link.bound = dn.normalise(asked.name.decode())
@@ -217,6 +237,16 @@ class Reuse(RuleBasedStateMachine):
         self.clients[slot] = self.house.client(port=40_000 + slot)
         self.sent[slot] = 0
 
+    @rule(slot=SLOT, first=WHO, second=WHO)
+    def one_goes_and_another_comes(self, slot, first, second):
+        """And neither asks anything before: the second may well have the first one's link."""
+        for who in (first, second):
+            self.leaves_and_comes_again(slot, polite=False)
+            play(self.settled())
+            self.binds(slot, who, "no code" if who == SERVICE else "fresh", 0, 0)
+            play(self.settled())
+            self.check()
+
     @rule(tag=st.sampled_from((ldap.BIND_REQUEST, ldap.SEARCH_REQUEST, ldap.EXTENDED_REQUEST)))
     def the_directory_hesitates(self, tag):
         self.house.directory.holds = lambda link, frame: frame.tag == tag
@@ -244,8 +274,8 @@ class Reuse(RuleBasedStateMachine):
                 self.sent[slot] = 0
 
 
-async def test_A06_every_operation_runs_as_whom_its_client_was_told_it_is(tmp_path):
-    Reuse.path, Reuse.store, Reuse.successes = tmp_path, None, 0
+async def test_A06_every_operation_runs_as_whom_its_client_was_told_it_is(tmp_path, spare_links):
+    Reuse.path, Reuse.store, Reuse.successes, Reuse.spare_links, Reuse.recycled = tmp_path, None, 0, spare_links, 0
     quick = settings(
         max_examples=100, stateful_step_count=25, deadline=None, database=None, suppress_health_check=list(HealthCheck)
     )
@@ -255,6 +285,7 @@ async def test_A06_every_operation_runs_as_whom_its_client_was_told_it_is(tmp_pa
         if Reuse.store:
             await Reuse.store.close()
     assert Reuse.successes > 3, "the model was hardly ever let in: it proves nothing"
+    assert (Reuse.recycled > 3) == bool(spare_links), "links were hardly ever recycled: it proves nothing"
 
 
 async def test_A06_back_and_forth_between_accounts_each_needs_its_code(house):

@@ -1,9 +1,13 @@
 """The benchmark's own arithmetic: medians, goals, bytes, and the pages made of them."""
 
+import asyncio
 import base64
 import json
+import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from xml.etree import ElementTree as ET
 
@@ -11,11 +15,13 @@ import pyotp
 import pytest
 
 from bench import machine, pages
-from bench.load import DONE, bind_code, code, secret
+from bench.load import DONE, Logins, bind_code, code, secret
+from bench.programs import approval
 from bench.programs.bare_relay import boundary
 from bench.programs.endless import entry
 from bench.results import Measured
 from bench.rows import ROWS, Figure, Goal, Row
+from ldapmfa.factors import load_approvals
 from ldapmfa.wire import ber, ldap
 
 
@@ -28,6 +34,15 @@ def test_a_goal_compares_medians():
     one = measured([30, 10, 20], [12, 8, 10], Goal("cpu", 2.0, of="haproxy"), Goal("cpu", 19.9))
     assert [(verdict.value, verdict.met) for verdict in one.verdicts()] == [(2.0, True), (20, False)]
     assert not one.met
+
+
+@pytest.mark.parametrize(("ours", "met"), [(1.69, False), (1.7, True), (2, True)])
+def test_a_goal_may_be_a_least(ours, met):
+    one = measured([ours], [1], Goal("cpu", least=1.7))
+    assert one.met is met
+    assert f"CPU {ours:.2f} µs (goal at least 1.7): {'met' if met else 'missed'}" in pages.summary(one)
+    run = pages.Run([one], 1, 60.0, 0.0, "2030-01-01", {}, {})
+    assert 'class="goal"' not in pages.as_svg(run)
 
 
 def test_a_goal_without_figures_is_missed():
@@ -59,12 +74,28 @@ def test_the_pages_hold_figures_and_verdicts():
     run = pages.Run([one], 1, 60.0, 0.0, "2030-01-01", dict.fromkeys(("processor", "cores", "system", "memory_gib", "open_files"), 2), {})
     assert "| 10.0 | 30.0 | 3.00 x HAProxy TCP relay (goal 1.7): **missed** |" in pages.as_markdown(run)
     row = json.loads(pages.as_json(run))["rows"][0]
-    assert row["goals"] == [{"figure": "cpu", "most": 1.7, "of": "haproxy", "value": 3.0, "met": False}]
+    assert row["goals"] == [{"figure": "cpu", "most": 1.7, "of": "haproxy", "least": None, "value": 3.0, "met": False}]
     assert row["samples"]["ldapmfa"] == [{"cpu": 30.0}]
     drawn = ET.fromstring(pages.as_svg(run))
     bars = [node for node in drawn if node.tag.endswith("rect")]
     assert int(bars[1].get("width")) == pytest.approx(3 * int(bars[0].get("width")), abs=3)
     assert any(node.tag.endswith("line") for node in drawn)
+
+
+async def test_the_plug_in_is_found_asks_nobody_and_approves_in_turn(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(machine.ROOT / "bench" / "plugin")
+    monkeypatch.setenv(approval.PLACE, str(tmp_path))
+    os.mkfifo(tmp_path / approval.APPROVED)
+    plugin = load_approvals(["bench"])["bench"]
+    waiting = [asyncio.ensure_future(plugin.ask(None)) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert (tmp_path / approval.ASKED).stat().st_size == 3
+    waiting[0].cancel()
+    (tmp_path / approval.APPROVED).write_bytes(b"..")
+    assert await waiting[1] is True
+    assert not waiting[2].done()
+    (tmp_path / approval.APPROVED).write_bytes(b".")
+    assert await waiting[2] is True
 
 
 def test_codes_are_those_of_totp():
@@ -91,6 +122,36 @@ def test_the_relay_finds_the_last_boundary(size):
     assert boundary(frame * 2) == 2 * len(frame)
     for cut in {1, 2, 3, len(frame) // 2, len(frame) - 1}:
         assert boundary(frame + frame[: min(cut, len(frame) - 1)]) == len(frame)
+
+
+def test_connections_and_threads_are_counted():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        assert machine.connections_to(os.getpid(), port) == 0
+        with socket.create_connection(("127.0.0.1", port)), socket.create_connection(("127.0.0.1", port)):
+            assert machine.connections_to(os.getpid(), port) == 2
+    assert machine.threads(os.getpid()) >= 1
+
+
+def test_logins_keep_to_a_rate_and_count_from_when_they_were_due():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            time.sleep(0.3)
+            for _ in range(20):
+                client, _address = listening.accept()
+                client.recv(4096)
+                client.sendall(ldap.result(1, ldap.BIND_REQUEST, 0))
+                client.close()
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        spec = {"port": listening.getsockname()[1], "dn": "cn=x", "password": "y", "at_once": 1, "rate": 50}
+        done = Logins(spec).run(20)
+        serving.join()
+    assert done["failed"] == 0
+    assert done["seconds"] >= 0.38
+    assert done["p50_ms"] > 50  # those that had to wait for the first one count it
 
 
 def test_processor_time_is_read_in_less_than_ticks():

@@ -12,6 +12,8 @@ from ldapmfa.core.identity import Identity, Unidentified
 from ldapmfa.core.login import (
     Accepted,
     Admit,
+    Approval,
+    AskApproval,
     Attempt,
     CodeAnswer,
     DirectoryRefusesService,
@@ -27,6 +29,7 @@ from ldapmfa.core.login import (
 )
 from ldapmfa.core.policy import Exempt, Policy, Recall
 from ldapmfa.core.secret import CodeForm, Secret
+from ldapmfa.errors import FactorDown
 
 ANN = Identity("main", "guid:01", "cn=ann,dc=x", ("ann",), "ann@x")
 SVC = Identity("main", "guid:02", "cn=svc,dc=x", ("svc",))
@@ -35,6 +38,7 @@ BARE_EXEMPT = Identity("main", "dn:cn=backup", "cn=backup")
 HOME, AWAY = ip_address("10.0.0.1"), ip_address("192.0.2.1")
 STRICT = Policy([Exempt("cn=svc,dc=x", (ip_network("10.0.0.0/8"),)), Exempt("cn=backup")])
 LAX = dataclasses.replace(STRICT, unenrolled="password-only")
+PUSH = dataclasses.replace(STRICT, approval="push")
 RAW = b"the directory's own answer"
 YES = PasswordAnswer(0, "", RAW)
 NEW = Remembered(Recall())
@@ -171,3 +175,124 @@ def test_active_directorys_sub_codes_name_the_reason(text, reason):
     """All are refusals; the record tells them apart."""
     refused = Refused(reason, detail=text)
     assert asked(typed=b"secret") << verify(b"secret", "whole") >> PasswordAnswer(49, text, b"") << refused
+
+
+# -- approvals: the owner is asked, and may take long
+
+NEW_RAW = b"the directory's answer to the second bind"
+NEW_YES = PasswordAnswer(0, "", NEW_RAW)
+
+
+def pending(policy=PUSH, **more):
+    """A login up to the question for the owner's approval."""
+    play = asked(typed=b"secret", policy=policy, **more) << verify(b"secret", "whole") >> YES << Identify() >> ANN
+    return play << AskApproval(ANN, "push")
+
+
+def parked():
+    """A login whose link was given up while its approval was pending, up to the second bind."""
+    return pending() >> Approval(given=True, parked=True) << verify(b"secret", "whole")
+
+
+def test_the_way_of_an_approval():
+    play = pending() >> Approval(given=True)
+    assert play << Admit(ANN, "approved", "push") >> NONE << Accepted(RAW, ANN, "approved", "push")
+
+
+@pytest.mark.parametrize("was_parked", [False, True])
+def test_an_approval_that_is_denied_is_a_refusal_and_nothing_more_is_asked(was_parked):
+    assert pending() >> Approval(given=False, parked=was_parked) << Refused("denied", ANN)
+
+
+def test_an_approval_that_can_not_be_found_out_breaks_the_login():
+    assert pending() >> FactorDown("no answer") << FactorDown
+
+
+def test_A26_an_approval_that_can_not_be_recorded_is_no_success():
+    assert pending() >> Approval(given=True) << Admit >> OSError("the disk is gone") << OSError
+
+
+def test_an_approved_login_that_was_parked_binds_again_and_the_new_answer_is_passed_on():
+    play = parked() >> NEW_YES << Identify() >> ANN
+    assert play << Admit(ANN, "approved", "push") >> NONE << Accepted(NEW_RAW, ANN, "approved", "push")
+
+
+def test_an_account_that_was_renamed_meanwhile_is_the_same_account():
+    renamed = dataclasses.replace(ANN, dn="cn=ann,ou=elsewhere,dc=x", accounts=("anna",), upn="anna@x")
+    play = parked() >> NEW_YES << Identify() >> renamed
+    assert play << Admit(renamed, "approved", "push") >> NONE << Accepted(NEW_RAW, renamed, "approved", "push")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        SVC,
+        dataclasses.replace(ANN, id="guid:03"),
+        dataclasses.replace(ANN, id="uuid:01"),
+        dataclasses.replace(ANN, directory="other"),
+        dataclasses.replace(ANN, id="dn:" + ANN.dn),
+        BARE_EXEMPT,
+    ],
+    ids=["exempt", "recreated", "of another kind", "of another directory", "without an entry", "exempt, no entry"],
+)
+def test_A31_an_approval_is_worth_nothing_for_another_account(other):
+    """Recreated under the same name meanwhile (A32), exempt or not: the owner of the first one was asked."""
+    play = parked() >> NEW_YES << Identify() >> other
+    assert play << Refused("another-account", ANN, other.key)
+
+
+@pytest.mark.parametrize("code", [49, 19, 53, 10])
+def test_a_password_that_is_wrong_by_now_is_refused_however_it_was_approved(code):
+    assert parked() >> PasswordAnswer(code, "data 52e", b"") << Refused("password", detail="data 52e")
+
+
+def test_A35_an_account_that_was_disabled_meanwhile_is_refused():
+    text = "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data 533, v1db1"
+    assert parked() >> PasswordAnswer(49, text, b"") << Refused("account-disabled", detail=text)
+
+
+def test_an_account_that_must_not_log_in_by_now_is_refused():
+    play = parked() >> NEW_YES << Identify()
+    assert play >> Unidentified("must-change-password", "why") << Refused("must-change-password", detail="why")
+
+
+@pytest.mark.parametrize("code", [1, 2, 8, 12, 13, 51, 52, 80])
+def test_a_directory_that_can_not_answer_the_second_bind_breaks_the_login(code):
+    assert parked() >> PasswordAnswer(code, "", b"") << DirectoryRefusesService
+
+
+def test_a_second_bind_that_breaks_is_no_success():
+    assert parked() >> OSError("gone") << OSError
+    assert parked() >> NEW_YES << Identify() >> OSError("gone") << OSError
+
+
+def test_an_exempt_account_is_asked_for_no_approval():
+    play = asked("svc", b"secret", policy=PUSH) << verify(b"secret", "whole") >> YES << Identify() >> SVC
+    assert play << Admit(SVC, "exempt") >> NONE << Accepted(RAW, SVC, "exempt")
+    away = asked("svc", b"secret", AWAY, policy=PUSH) << verify(b"secret", "whole") >> YES << Identify() >> SVC
+    assert away << AskApproval(SVC, "push") >> Approval(given=False) << Refused("denied", SVC)
+
+
+def test_an_account_without_an_entry_is_asked_for_no_approval():
+    play = asked("cn=root", b"secret", policy=PUSH) << verify(b"secret", "whole") >> YES << Identify() >> BARE
+    assert play << Refused("no-entry", BARE)
+
+
+@pytest.mark.parametrize("result", ["accepted", "wrong", "replayed", "locked", "not-enrolled"])
+def test_A18_who_types_a_code_is_asked_for_it_alone(result):
+    """A wrong code is no reason to ask the owner: one way a login, chosen by what was typed."""
+    play = asked(policy=PUSH) << RecallName("ann") >> ENROLLED << verify(b"secret") >> YES << Identify() >> ANN
+    play = play << VerifyCode(ANN, Secret(b"123456")) >> CodeAnswer(result, "totp")
+    assert play << (Accepted(RAW, ANN, "code", "totp") if result == "accepted" else Refused)
+
+
+def test_a_password_that_ends_in_digits_is_approved_whole():
+    whole = verify(b"Summer202612", "whole")
+    play = asked("ann", b"Summer202612", policy=PUSH) << RecallName("ann") >> NEW << whole >> YES << Identify() >> ANN
+    play = play << AskApproval(ANN, "push") >> Approval(given=True, parked=True) << whole >> NEW_YES << Identify() >> ANN
+    assert play << Admit(ANN, "approved", "push") >> NONE << Accepted(NEW_RAW, ANN, "approved", "push")
+
+
+def test_nobody_passes_on_a_password_alone_where_approvals_are_asked_for():
+    """Not even where those without a factor otherwise do."""
+    assert pending(dataclasses.replace(LAX, approval="push")) >> Approval(given=False) << Refused("denied", ANN)

@@ -106,6 +106,19 @@ def test_the_shape_follows_what_is_known_of_the_name():
     assert shape(policy=lax, refused="cut") == "whole"
 
 
+@pytest.mark.parametrize("unenrolled", ["refuse", "password-only"])
+def test_where_approvals_are_asked_for_a_name_that_is_unknown_is_taken_whole_first(unenrolled):
+    push = Policy(unenrolled=unenrolled, approval="push")
+    assert shape(policy=push) == "whole"
+    assert shape(policy=push, refused="whole") == "cut"
+    assert shape(policy=push, refused="cut") == "whole"
+    assert shape(recall=Recall(codeless=True), policy=push) == "whole"
+    assert shape(recall=Recall(codeless=True), policy=push, refused="whole") == "whole"
+    for known in (Recall(enrolled=True), Recall(codeless=True, enrolled=True), Recall(pending=True)):
+        for refused in (None, "cut", "whole"):
+            assert shape(recall=known, refused=refused, policy=push) == "cut"
+
+
 def test_an_exempt_name_is_taken_whole_where_it_is_exempt():
     policy = Policy([Exempt("cn=Svc,dc=x", LOOPBACK)])
     enrolled = Recall(codeless=True, enrolled=True)

@@ -677,6 +677,9 @@ def test_a_request_that_names_proxied_authorization_is_looked_at_closely():
     oid = b"2.16.840.1.113730.3.4.18"
     text = ldap.message(2, ldap.search_request(b"", ("cn",), where=ldap.equals("cn", oid)))
     assert bound() >> text << Relay(text, 1)
+    plain = ldap.message(3, ldap.search_request(b"", ("cn",)))
+    # nothing behind it in the same run is taken for plain, and nothing is lost
+    assert bound() >> text + plain + text << (Relay(text, 1), Relay(plain, 1), Relay(text, 1))
     operation = ldap.search_request(b"", ("cn",), where=ldap.equals("cn", oid))
     tail = operation[2:] + b"\xa0\x00"
     assert bound() >> ldap.message(2, bytes((operation[0], len(tail))) + tail) << turned_away()
