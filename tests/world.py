@@ -27,9 +27,10 @@ from ldapmfa.errors import DirectoryDown
 from ldapmfa.factors import NewCredential
 from ldapmfa.factors.hotp import base32
 from ldapmfa.factors.totp import Totp
-from ldapmfa.net.directory import Directory, DirectorySettings, Link, Server
+from ldapmfa.net.directory import Directory, DirectorySettings
 from ldapmfa.net.driver import Doorway, RefusedShapes
 from ldapmfa.net.ldap_front import Budget, LdapFront, Listener
+from ldapmfa.net.link import Link, Server
 from ldapmfa.store import Store
 from ldapmfa.store.seal import Seal
 from ldapmfa.wire import ber, dn, ldap

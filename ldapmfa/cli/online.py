@@ -23,7 +23,8 @@ from ldapmfa.config import Config
 from ldapmfa.core.identity import CannotIdentify
 from ldapmfa.errors import ConfigError, DirectoryDown
 from ldapmfa.net import service
-from ldapmfa.net.directory import Directory, DirectorySettings, Server
+from ldapmfa.net.directory import Directory, DirectorySettings
+from ldapmfa.net.link import Server
 from ldapmfa.store.seal import Seal
 from ldapmfa.wire import ldap
 from ldapmfa.wire.ber import BerError

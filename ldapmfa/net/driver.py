@@ -38,7 +38,8 @@ from ldapmfa.core.policy import Shape
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import DirectoryDown, LdapMfaError, StoreDown
 from ldapmfa.factors import ApprovalFactor, CodeFactor, Credential, Match, Prompt
-from ldapmfa.net.directory import Directory, Link
+from ldapmfa.net.directory import Directory
+from ldapmfa.net.link import Link
 from ldapmfa.store import Store
 from ldapmfa.wire import ldap
 

@@ -27,7 +27,8 @@ from ldapmfa.core.policy import Policy
 from ldapmfa.core.session import Rules, Session, State
 from ldapmfa.errors import DirectoryDown, LdapMfaError
 from ldapmfa.net import driver
-from ldapmfa.net.directory import Directory, Link
+from ldapmfa.net.directory import Directory
+from ldapmfa.net.link import Link
 from ldapmfa.net.proxy_protocol import address_of
 from ldapmfa.wire import ldap
 

@@ -34,9 +34,10 @@ from ldapmfa.core.policy import Exempt, Policy
 from ldapmfa.core.secret import CodeForm
 from ldapmfa.core.session import Rules
 from ldapmfa.errors import ConfigError, LdapMfaError
-from ldapmfa.net.directory import Directory, DirectorySettings, Server
+from ldapmfa.net.directory import Directory, DirectorySettings
 from ldapmfa.net.driver import Doorway, RefusedShapes, where
 from ldapmfa.net.ldap_front import Budget, LdapFront, Listener
+from ldapmfa.net.link import Server
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
 from ldapmfa.net.tls import over_tls, server_context

@@ -12,7 +12,8 @@ from world import ALICE, PASSWORD, SERVICE, bind, entry, frames, result
 from ldapmfa.core.identity import CannotIdentify, Capabilities, identify
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import DirectoryDown
-from ldapmfa.net.directory import Directory, DirectorySettings, Server
+from ldapmfa.net.directory import Directory, DirectorySettings
+from ldapmfa.net.link import Server
 from ldapmfa.wire import ldap
 
 ONE, TWO, THREE = (Server(f"dc{number}.test", 389, ldaps=False) for number in (1, 2, 3))

@@ -7,7 +7,7 @@ from world import ALICE, BASE, BOB, PASSWORD, SERVICE, World, bind, directory_se
 
 from ldapmfa.core.secret import Secret
 from ldapmfa.net import directory
-from ldapmfa.net.directory import Server
+from ldapmfa.net.link import Server
 from ldapmfa.wire import ldap
 
 CAROL = f"cn=carol,{BASE}"

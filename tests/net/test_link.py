@@ -6,7 +6,7 @@ import pytest
 from twisted.internet.task import Clock
 from world import ALICE, Pipe, entry, frames, result, search
 
-from ldapmfa.net.directory import Link, LinkLost, Server
+from ldapmfa.net.link import Link, LinkLost, Server
 from ldapmfa.wire import ber, ldap
 
 ROOT = ldap.search_request(b"", ("objectClass",))

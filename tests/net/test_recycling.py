@@ -60,7 +60,7 @@ def asked_as_nobody(link):
 
 
 def spare(house):
-    return len(house.directory._spare)
+    return len(house.directory._spares._spare)
 
 
 # -- the way of a link
@@ -457,8 +457,8 @@ async def test_clients_that_leave_while_they_wait_for_a_link_take_none_along(hou
         waiting[2].leave()
         await settled(house)
         assert house.links_open == 0
-        assert house.directory._returning == 0
-        assert not [awaited for awaited in house.directory._awaited if not awaited.done()]
+        assert house.directory._spares._returning == 0
+        assert not [awaited for awaited in house.directory._spares._awaited if not awaited.done()]
         assert sum(link.pipe.open for link in house.directory.served) == spare(house), "one is nobody's and never closed"
 
 
