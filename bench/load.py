@@ -10,19 +10,23 @@ a SearchResultDone with success went by; any other result lets the load stall, a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import hashlib
 import hmac
 import json
+import os
 import select
 import socket
 import ssl
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
+from bench.programs.approval import APPROVED, ASKED
 from ldapmfa.wire import ber, ldap
 
 #: The end of a SearchResultDone with success, no matched name and no text.
@@ -63,6 +67,16 @@ def bind_code(answer: bytes) -> int:
     """The result code of a BindResponse, -1 for anything else; it comes in one piece, being short."""
     at = answer.find(b"\x0a\x01")
     return answer[at + 2] if at > 0 and b"\x61" in answer[:at] and at + 2 < len(answer) else -1
+
+
+def heard(one: socket.socket) -> int | None:
+    """The result code of the bind that a connection has become readable for, below 0 if it failed; None: not yet."""
+    try:
+        return bind_code(one.recv(4096))
+    except ssl.SSLWantReadError:
+        return None  # it was TLS's own, such as a session ticket
+    except OSError as error:
+        return -(error.errno or errno.EIO)
 
 
 class Searches:
@@ -148,7 +162,8 @@ class Logins:
 
     With `hold` the connections stay instead. With `accounts`, each is used in turn with a one-time code behind its
     password, and no code twice: the code of the current step, or of the one after the account's last. So an account can
-    log in twice within 30 s; where more were needed, a run waits before it begins.
+    log in twice within 30 s; where more were needed, a run waits before it begins. With `rate` no more than so many
+    begin in a second, and their times count from when they should have begun.
     """
 
     def __init__(self, spec: dict[str, Any]) -> None:
@@ -167,6 +182,7 @@ class Logins:
         while True:
             number, self._turn = self._turn, (self._turn + 1) % len(self._used)
             step = self._used[number] = max(int(time.time() // _PERIOD), self._used[number] + 1)
+            number += self._spec.get("first", 0)
             password = self._spec["password"] + code(secret(number), step)
             yield ldap.message(1, ldap.bind_request(self._spec["dn"].format(number).encode(), password.encode()))
 
@@ -179,57 +195,168 @@ class Logins:
         """That many logins; gives the wall time of each from before its connect to its answer, in milliseconds."""
         if self._used:
             self._wait_for_codes(operations)
-        unbegun, failed, codes = operations, 0, dict[int, int]()
+        unbegun, codes = operations, dict[int, int]()
         taken = []
         open_ones: dict[int, tuple[socket.socket, float]] = {}
         poll = select.epoll()
 
-        def begin() -> None:
+        def begin(began: float) -> None:
             request = next(self._requests)
-            began = time.perf_counter()
             one = connected(self._spec)
             one.send(request)
             one.settimeout(0)
             open_ones[one.fileno()] = one, began
             poll.register(one, select.EPOLLIN)
 
+        at_once, pace = self._spec["at_once"], 1 / self._spec["rate"] if "rate" in self._spec else 0.0
         started = time.perf_counter()
-        for _ in range(min(self._spec["at_once"], operations)):
-            begin()
-            unbegun -= 1
-        while open_ones:
-            ready = poll.poll(STALL)
-            if not ready:
+        while open_ones or unbegun:
+            wait: float = STALL
+            while unbegun and len(open_ones) < at_once:
+                now = time.perf_counter()
+                due = started + (operations - unbegun) * pace if pace else now
+                if due > now:
+                    wait = due - now
+                    break
+                begin(due)
+                unbegun -= 1
+            ready = poll.poll(wait)
+            if not ready and wait == STALL:
                 break
             for descriptor, _event in ready:
-                one, began = open_ones.pop(descriptor)
+                one, began = open_ones[descriptor]
+                answer = heard(one)
+                if answer is None:
+                    continue
+                del open_ones[descriptor]
                 poll.unregister(descriptor)
-                try:
-                    answer = bind_code(one.recv(4096))
-                    taken.append((time.perf_counter() - began) * 1000)
-                    if answer:
-                        failed += 1
-                        codes[answer] = codes.get(answer, 0) + 1
-                    elif self._spec.get("hold"):
-                        self._held.append(one)
-                    else:
-                        one.send(_UNBIND)
-                        one.close()
-                except OSError as error:
-                    failed += 1
-                    codes[-(error.errno or errno.EIO)] = codes.get(-(error.errno or errno.EIO), 0) + 1
-                if unbegun:
-                    begin()
-                    unbegun -= 1
+                taken.append((time.perf_counter() - began) * 1000)
+                if answer:
+                    codes[answer] = codes.get(answer, 0) + 1
+                elif self._spec.get("hold"):
+                    self._held.append(one)
+                    continue
+                with contextlib.suppress(OSError):
+                    one.send(_UNBIND)
+                one.close()
         seconds = time.perf_counter() - started
         taken.sort()
         return {
-            "failed": failed + len(open_ones) + unbegun,
+            "failed": sum(codes.values()) + len(open_ones) + unbegun,
             "why": f"result codes {codes}, {len(open_ones)} without an answer",
             "seconds": seconds,
             "p50_ms": taken[len(taken) // 2],
             "p99_ms": taken[len(taken) * 99 // 100],
         }
+
+
+class Duels(Logins):
+    """Each code at the same time on two connections, `at_once` pairs at a time: exactly one of the two must win."""
+
+    def run(self, operations: int) -> dict[str, Any]:
+        """That many codes; gives how many were not won once."""
+        self._wait_for_codes(operations)
+        ends: dict[str, int] = {}
+        for begin in range(0, operations, self._spec["at_once"]):
+            pairs = [
+                (next(self._requests), connected(self._spec), connected(self._spec))
+                for _ in range(min(self._spec["at_once"], operations - begin))
+            ]
+            for request, *both in pairs:
+                for one in both:
+                    one.settimeout(STALL)
+                    one.send(request)
+            for _, *both in pairs:
+                end = str(sorted(bind_code(one.recv(4096)) for one in both))
+                ends[end] = ends.get(end, 0) + 1
+                for one in both:
+                    one.close()
+        return {"failed": operations - ends.get("[0, 49]", 0), "why": f"the two answers to a code were {ends}"}
+
+
+class Pending:
+    """Clients that bind by password alone, each as another account, and wait for the benchmark's approval.
+
+    The folder `approvals` is that of `programs.approval`.
+    """
+
+    def __init__(self, spec: dict[str, Any]) -> None:
+        self._spec = spec
+        self._place = Path(spec["approvals"])
+        self._waiting: list[socket.socket] = []
+
+    def run(self, operations: int) -> dict[str, Any]:
+        """So many more, until all are asked; 0: approve of all, and each hears success, and says who it is.
+
+        They are approved in portions of `at_once`, for who was approved has a connection to the directory.
+        """
+        return self._more(operations) if operations else self._approved()
+
+    def _more(self, operations: int) -> dict[str, Any]:
+        password = self._spec["password"].encode()
+        for _ in range(operations):
+            name = self._spec["dn"].format(len(self._waiting)).encode()
+            one = connected(self._spec)
+            one.send(ldap.message(1, ldap.bind_request(name, password)))
+            self._waiting.append(one)
+            if not self._asked(len(self._waiting) - self._spec["unasked"]):
+                break
+        self._asked(len(self._waiting))
+        missing = len(self._waiting) - self._how_many()
+        return {"failed": missing, "why": f"of {len(self._waiting)} so many are not asked"}
+
+    def _how_many(self) -> int:
+        asked = self._place / ASKED
+        return asked.stat().st_size if asked.exists() else 0
+
+    def _asked(self, enough: int) -> bool:
+        """Wait until so many are; False if they don't get more."""
+        since, before = time.monotonic(), -1
+        while (now := self._how_many()) < enough:
+            if now > before:
+                since, before = time.monotonic(), now
+            elif time.monotonic() - since > STALL:
+                return False
+            time.sleep(0.002)
+        return True
+
+    def _approved(self) -> dict[str, Any]:
+        waiting = {one.fileno(): (number, one) for number, one in enumerate(self._waiting)}
+        self._waiting = []
+        codes: dict[int, int] = {}
+        strangers = 0
+        poll = select.epoll()
+        for descriptor, (_, one) in waiting.items():
+            one.settimeout(0)
+            poll.register(descriptor, select.EPOLLIN)
+        approved = os.open(self._place / APPROVED, os.O_WRONLY)
+        while waiting:
+            due = min(self._spec["at_once"], len(waiting))
+            os.write(approved, b"." * due)
+            while due:
+                ready = poll.poll(STALL)
+                if not ready:
+                    return {"failed": len(waiting), "why": f"no answer; before, result codes {codes}"}
+                for descriptor, _event in ready:
+                    number, one = waiting[descriptor]
+                    answer = heard(one)
+                    if answer is None:
+                        continue
+                    del waiting[descriptor]
+                    poll.unregister(descriptor)
+                    due -= 1
+                    codes[answer] = codes.get(answer, 0) + 1
+                    strangers += not (answer or self._is(number, one))
+                    one.close()
+        os.close(approved)
+        wrong = sum(codes.values()) - codes.get(0, 0)
+        return {"failed": wrong + strangers, "why": f"result codes {codes}, {strangers} were somebody else"}
+
+    def _is(self, number: int, one: socket.socket) -> bool:
+        """Whether the directory takes a client for the account that it is."""
+        one.settimeout(STALL)
+        one.send(ldap.message(2, ldap.WHO_AM_I))
+        return one.recv(4096).endswith(b"dn:" + self._spec["dn"].format(number).encode())
 
 
 class SlowReader:
@@ -270,9 +397,11 @@ def value_of(answer: bytes) -> bytes:
     return answer[start:stop]
 
 
-LOADS: Final[dict[str, type[Searches | Logins | SlowReader]]] = {
+LOADS: Final[dict[str, type[Searches | Logins | Pending | SlowReader]]] = {
     "searches": Searches,
     "logins": Logins,
+    "duels": Duels,
+    "pending": Pending,
     "slow-reader": SlowReader,
 }
 

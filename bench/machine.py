@@ -15,7 +15,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -56,11 +56,19 @@ def free_port() -> int:
 class Process:
     """A child in a session of its own, with its output in `log`."""
 
-    def __init__(self, argv: Sequence[str | Path], log: Path, *, talks: bool = False) -> None:
-        """`talks`: its standard input and output are pipes, not nothing and the log."""
+    def __init__(
+        self,
+        argv: Sequence[str | Path],
+        log: Path,
+        *,
+        talks: bool = False,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        """`talks`: its standard input and output are pipes, not nothing and the log. `variables`: more of them."""
         self.log = log
         self.name = Path(argv[0]).name
         environment = {**os.environ, "PATH": _PATH, "LC_ALL": "C.UTF-8", "PYTHONPATH": str(ROOT)}
+        environment |= variables or {}
         with log.open("ab") as out:
             self.popen = subprocess.Popen(
                 [program("setpriv"), "--pdeathsig", "TERM", *map(str, argv)],
@@ -138,6 +146,23 @@ def cpu_seconds(pid: int) -> float:
 def resident_kib(pid: int) -> int:
     """Memory of the process tree that is resident now (VmRSS), in KiB."""
     return sum(_status(one, "VmRSS") for one in tree(pid))
+
+
+def threads(pid: int) -> int:
+    """How many threads the process tree has."""
+    return sum(_status(one, "Threads") for one in tree(pid))
+
+
+def connections_to(pid: int, port: int) -> int:
+    """How many established connections the process has to `port`; proc_pid_net_tcp(5)."""
+    sockets = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            sockets.add(str(descriptor.readlink()).removeprefix("socket:[").rstrip("]"))
+    with Path(f"/proc/{pid}/net/tcp").open() as lines:
+        next(lines)
+        rows = (line.split() for line in lines)
+        return sum(row[2].endswith(f":{port:04X}") and row[3] == "01" and row[9] in sockets for row in rows)
 
 
 class Others:

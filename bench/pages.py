@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 from bench import machine
 from bench.peers import PEERS
 from bench.results import US, Measured, Verdict
-from bench.rows import Figure
+from bench.rows import Figure, Goal
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,12 @@ def _sentence(one: Measured, verdict: Verdict) -> str:
     judged = "met" if verdict.met else "missed" if verdict.value is not None else "missed: not measured"
     if goal.of:
         value = "?" if verdict.value is None else f"{verdict.value:.2f}"
-        return f"{value} x {PEERS[goal.of][0]} (goal {goal.most:g}): {judged}"
-    return f"{figure.what} {_with_unit(verdict.value, figure)} (goal {goal.most:g}): {judged}"
+        return f"{value} x {PEERS[goal.of][0]} ({_aim(goal)}): {judged}"
+    return f"{figure.what} {_with_unit(verdict.value, figure)} ({_aim(goal)}): {judged}"
+
+
+def _aim(goal: Goal) -> str:
+    return f"goal {goal.most:g}" if goal.most is not None else f"goal at least {goal.least:g}"
 
 
 def summary(one: Measured) -> str:
@@ -251,6 +255,9 @@ def _limit(one: Measured, figure: Figure, values: dict[str, float]) -> float | N
     limits = [
         goal.most * (values[goal.of] if goal.of else 1)
         for goal in one.row.goals
-        if goal.figure == figure.name and (goal.of is None or goal.of in values) and US in one.row.peers
+        if goal.figure == figure.name
+        and goal.most is not None
+        and (goal.of is None or goal.of in values)
+        and US in one.row.peers
     ]
     return min(limits, default=None)

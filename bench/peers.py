@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -16,6 +16,9 @@ from typing import Final, Protocol
 from bench import machine
 from bench.directory import BASE, LOAD_DN
 from ldapmfa.store.seal import Seal
+
+#: The file beside its store with our key.
+STORE_KEY: Final = "store.key"
 
 
 class Before(Protocol):
@@ -127,36 +130,49 @@ def _program(name: str, place: Path, directory: Before) -> Peer:
     return Peer(_started(argv, place), port)
 
 
-def ldapmfa(place: Path, directory: Before) -> Peer:
-    """Ourselves: `ldapmfa run`, the load's account exempt, everybody else with a TOTP."""
+def ldapmfa(
+    place: Path,
+    directory: Before,
+    settings: Mapping[str, Mapping[str, object]] | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> Peer:
+    """Ourselves: `ldapmfa run`, the load's account exempt, everybody else with a TOTP.
+
+    `settings` change and add to the tables of the configuration, `variables` to the environment. A store that lies in
+    `place` is used.
+    """
     port, tls_port, half_port = machine.free_port(), machine.free_port(), machine.free_port()
-    tables = [
-        _table("[listen]", endpoint=f"tcp:{port}:interface=127.0.0.1"),
-        _table("directory", uris=[f"ldap://127.0.0.1:{directory.port}"]),
-        _table("store", url="sqlite:///state.db", key_file="store.key"),
-        _table("login", factors=["totp"]),
-        _table("[exempt]", account=LOAD_DN),
-        _table("limits", connections=15000),
-    ]
+    listens = [{"endpoint": f"tcp:{port}:interface=127.0.0.1"}]
+    tables: dict[str, dict[str, object]] = {
+        "directory": {"uris": [f"ldap://127.0.0.1:{directory.port}"]},
+        "store": {"url": "sqlite:///state.db", "key_file": STORE_KEY},
+        "login": {"factors": ["totp"]},
+        "limits": {"connections": 15000},
+    }
     if directory.tls_port:
         certificate = {"certificate": str(directory.tls / "cert.pem"), "key": str(directory.tls / "key.pem")}
         secure = f"tcp:{tls_port}:interface=127.0.0.1"
         half = f"tcp:{half_port}:interface=127.0.0.1"
-        tables += [
-            _table("[listen]", endpoint=secure, directory="secure", tls="ldaps", **certificate),
-            _table("[listen]", endpoint=half, directory="secure"),
-            _table(
-                "directories.secure",
-                uris=[f"ldaps://localhost:{directory.tls_port}"],
-                ca_file=str(directory.tls / "ca.pem"),
-                identity_name="default",
-            ),
+        listens += [
+            {"endpoint": secure, "directory": "secure", "tls": "ldaps", **certificate},
+            {"endpoint": half, "directory": "secure"},
         ]
+        tables["directories.secure"] = {
+            "uris": [f"ldaps://localhost:{directory.tls_port}"],
+            "ca_file": str(directory.tls / "ca.pem"),
+            "identity_name": "default",
+        }
+    for name, keys in (settings or {}).items():
+        tables.setdefault(name, {}).update(keys)
+    texts = [_table("[listen]", **keys) for keys in listens]
+    texts += [_table("[exempt]", account=LOAD_DN), *(_table(name, **keys) for name, keys in tables.items())]
     configuration = place / "ldapmfa.toml"
-    configuration.write_text("\n".join(tables))
-    Seal.create(place / "store.key", entropy=os.urandom)
+    configuration.write_text("\n".join(texts))
+    if not (place / STORE_KEY).exists():
+        Seal.create(place / STORE_KEY, entropy=os.urandom)
     argv = [sys.executable, "-m", "ldapmfa", "run", "--config", str(configuration)]
-    return Peer(_started(argv, place), port, *((tls_port, half_port) if directory.tls_port else ()))
+    process = machine.Process(argv, place / "peer.log", variables=variables)
+    return Peer(process, port, *((tls_port, half_port) if directory.tls_port else ()))
 
 
 def _table(name: str, **keys: object) -> str:

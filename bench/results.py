@@ -24,7 +24,10 @@ class Verdict:
     @property
     def met(self) -> bool:
         """Whether the goal is reached."""
-        return self.value is not None and self.value <= self.goal.most
+        most, least = self.goal.most, self.goal.least
+        return (
+            self.value is not None and (most is None or self.value <= most) and (least is None or self.value >= least)
+        )
 
 
 @dataclass

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +18,7 @@ from typing import Any, Self
 from bench import machine
 from bench.directory import ACCOUNT_DN, ACCOUNTS, BASE, LOAD_DN, PASSWORD, Directory, answers, entry_uuid
 from bench.load import secret
-from bench.peers import PEERS, Before, Peer
+from bench.peers import PEERS, STORE_KEY, Before, Peer, ldapmfa
 from ldapmfa.audit import AccountChanged
 from ldapmfa.core.identity import Identity
 from ldapmfa.core.secret import Secret
@@ -106,6 +107,18 @@ class Site:
             yield peer
 
     @contextlib.contextmanager
+    def ours(
+        self, settings: Mapping[str, Mapping[str, object]], variables: Mapping[str, str] | None = None
+    ) -> Iterator[Peer]:
+        """Ourselves for the block alone, otherwise configured; all accounts are enrolled, no code has been used."""
+        place = self.new_place("ldapmfa")
+        shutil.copytree(self._full_store, place, dirs_exist_ok=True)
+        peer = ldapmfa(place, self.directory, settings, variables)
+        with peer.process:
+            peer.process.wait_until(lambda: answers(peer.port))
+            yield peer
+
+    @contextlib.contextmanager
     def load(self, kind: str, port: int, **spec: object) -> Iterator[Load]:
         """A load before `port`, bound as the account that needs no code unless `spec` says otherwise."""
         spec = {"load": kind, "port": port, "dn": LOAD_DN, "password": PASSWORD, "base": BASE, **spec}
@@ -123,13 +136,20 @@ class Site:
     @cached_property
     def enrolled(self) -> int:
         """All accounts enrolled with our own proxy; gives how many."""
-        place = Path(self.peer("ldapmfa").process.log).parent
-        asyncio.run(_enrol(place))
+        asyncio.run(_enrol(self.peer("ldapmfa").process.log.parent))
         return ACCOUNTS
+
+    @cached_property
+    def _full_store(self) -> Path:
+        """A store that holds all accounts, and its key."""
+        place = self.new_place("store")
+        Seal.create(place / STORE_KEY, entropy=os.urandom)
+        asyncio.run(_enrol(place))
+        return place
 
 
 async def _enrol(place: Path) -> None:
-    seal = Seal(place / "store.key", entropy=os.urandom)
+    seal = Seal(place / STORE_KEY, entropy=os.urandom)
     store = await Store.open(f"sqlite:///{place}/state.db", seal, clock=time.time, normalise_dn=dn.normalise)
     parameters = {"algorithm": "sha1", "digits": 6, "period": 30}
 
