@@ -311,6 +311,7 @@ class LdapMfa(AsyncService):
         for listen, port in zip(config.listen, self._ports, strict=True):
             self._log.info("listening", listener=listen.name, at=str(port.getHost()), tls=listen.tls)
         # what was made so far stays; logins leave hardly any cycles, so that looking for them may wait
+        gc.collect()
         gc.freeze()
         gc.set_threshold(_GARBAGE, 20, 20)
 
