@@ -45,8 +45,16 @@ class Counts:
 
     def ahead(self, clients: int) -> bool:
         """Whether one with so many `clients` has clearly more than another; an eighth is not."""
+        return clients > self._fair
+
+    def room(self, clients: int) -> int:
+        """How many one with so many `clients` may take before it is ahead; one, where it is."""
+        return max(1, self._fair + 1 - clients)
+
+    @property
+    def _fair(self) -> int:
         least = min(self._counts)
-        return clients > least + least // 8
+        return least + least // 8
 
 
 class Clients(set[Any]):
@@ -72,18 +80,22 @@ class Clients(set[Any]):
         """Whether the next one is for another worker."""
         return self._counts.ahead(len(self))
 
+    def room(self) -> int:
+        """How many this worker may take now."""
+        return self._counts.room(len(self))
+
 
 def by_turns(port: Any, clients: Clients, reactor: Any) -> None:
-    """Let `port` accept one client at a time, when it is this worker's turn."""
+    """Let `port` accept clients when it is this worker's turn, no more than make it another's."""
     accept = port.doRead
 
-    def one() -> None:
-        port.numberAccepts = 1  # Twisted tries as many as there were last time, at first a hundred
+    def some() -> None:
+        port.numberAccepts = clients.room()  # Twisted tries as many as there were last time, at first a hundred
         accept()
 
     def late() -> None:
         if port.connected and not port.disconnecting:
-            one()
+            some()
             port.startReading()
 
     def come() -> None:
@@ -91,6 +103,6 @@ def by_turns(port: Any, clients: Clients, reactor: Any) -> None:
             port.stopReading()
             reactor.callLater(_PATIENCE, late)
         else:
-            one()
+            some()
 
     port.doRead = come

@@ -112,3 +112,16 @@ def test_a_port_that_was_closed_meanwhile_accepts_nobody(port, one, other, state
     vars(port).update(state)
     port.clock.advance(1)
     assert (port.accepted, port.reading) == ([], False)
+
+
+def test_a_worker_takes_no_more_at_once_than_make_it_anothers_turn():
+    counts = turns.Counts.of(2)
+    counts.has(1, 0)
+    counts.has(2, 40)
+    assert counts.room(0) == 1  # an empty worker beside a full one: the others look again after each
+    counts.has(1, 32)
+    assert counts.room(32) == 5
+    assert counts.room(36) == 1
+    assert counts.room(40) == 1
+    counts.absent(2)
+    assert counts.room(32) == 5
