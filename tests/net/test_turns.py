@@ -115,7 +115,7 @@ def test_a_port_that_was_closed_meanwhile_accepts_nobody(port, one, other, state
 
 
 def test_a_worker_takes_no_more_at_once_than_make_it_anothers_turn():
-    counts = turns.Counts.of(2)
+    counts = Counts.of(2)
     counts.has(1, 0)
     counts.has(2, 40)
     assert counts.room(0) == 1  # an empty worker beside a full one: the others look again after each
