@@ -7,6 +7,7 @@ disconnection to whoever is connected, and ends within seconds. Not in here: wha
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import json
 import os
@@ -15,6 +16,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TextIO
@@ -314,6 +316,8 @@ class LdapMfa(AsyncService):
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GARBAGE, 20, 20)
+        with suppress(OSError, AttributeError):  # where the C library has it: what only starting needed goes back
+            ctypes.CDLL(None).malloc_trim(0)
 
     def _listener(self, listen: Listen, doorway: Doorway, budget: Budget, directory: Directory) -> Listener:
         limits = self._config.limits
