@@ -84,6 +84,10 @@ REASONS: Final[dict[str, Explanation]] = {
         "Enrol it: ldapmfa user enrol NAME. If a pending enrolment should have matched, compare its name with the"
         " account's very sAMAccountName, uid, userPrincipalName or DN: ldapmfa user list.",
     ),
+    "asked-already": Explanation(
+        "The password was right, and the account's owner is being asked for another login at this moment.",
+        "If the program binds twice for one login, let it wait for the first answer.",
+    ),
     "denied": Explanation(
         "The password was right; the user did not approve the login, or not in time.",
         "If the user was never asked to, somebody else knows the password: have it changed.",

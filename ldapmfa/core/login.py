@@ -1,8 +1,9 @@
 """One login, whichever door it came by: a generator of questions ending in a Verdict.
 
-The order is the promise: the password first, at the directory, once; then who was bound; then whether that account
-needs a code; then the code, which is burnt only now; success is recorded before it is told. There is no other
-way to `Accepted` (A26). "No" is a Verdict; what is broken is raised into the generator and ends it.
+The order is the promise: the password first, at the directory, once (once more only behind an approval for which the
+link was given up); then who was bound; then whether that account needs a code, or its owner is asked; then the code,
+which is burnt only now; success is recorded before it is told. There is no other way to `Accepted` (A26). "No" is a
+Verdict; what is broken is raised into the generator and ends it.
 """
 
 from __future__ import annotations
@@ -114,10 +115,14 @@ class AskApproval:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """What the owner said; `parked`: the link on which the account was bound was given up meanwhile."""
+    """What the owner said; `parked`: the link on which the account was bound was given up meanwhile.
+
+    `why` it was not given: the owner said no, is being asked for another login, or may not log in.
+    """
 
     given: bool
     parked: bool = False
+    why: Literal["denied", "asked-already", "locked"] = "denied"
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +268,7 @@ def _approval(
     """
     approval: Approval = yield AskApproval(identity, kind)
     if not approval.given:
-        return Refused("denied", identity)
+        return Refused(approval.why, identity)
     if approval.parked:
         again = yield from _password(password, shape)
         if isinstance(again, Refused):

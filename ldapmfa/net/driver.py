@@ -175,6 +175,7 @@ class Doorway:
     record: Callable[[audit.Event], None]
     refused: RefusedShapes
     approvals: Mapping[str, ApprovalFactor] = field(default_factory=dict)
+    asking: set[str] = field(default_factory=set)  #: the accounts whose owner is being asked
     refusal_floor: float = 0.25
     deadline: float = 30.0
 
@@ -224,7 +225,7 @@ class Login:
                 door.record(replace(self._recorded, total_ms=self._since(self._began)))
             link, self._link = self._link, None
             return Ended(accepted=True, answer=verdict.answer, link=link)
-        self._release()
+        self._close()  # clean or not: a spare link left behind would tell a right password from a wrong one (A23)
         self._identity = verdict.identity or self._identity
         reference = door.reference()
         self._note("refused", verdict.reason, ldap.INVALID_CREDENTIALS, reference, verdict.detail)
@@ -321,14 +322,20 @@ class Login:
         directory, bind = self._directory, self._bind
         factor = self._door.approvals[kind]
         prompt = Prompt(identity, bind.listener, bind.client)
+        if (await self._door.store.status(identity)).locked:
+            return Approval(given=False, why="locked")
+        if identity.key in self._door.asking:
+            return Approval(given=False, why="asked-already")
         held = directory.pending < directory.settings.pending_links
         if not held:
             self._release()
         directory.pending += held
+        self._door.asking.add(identity.key)
         try:
             given = await factor.ask(prompt)
         finally:
             directory.pending -= held
+            self._door.asking.discard(identity.key)
             self._factor_took = self._since(began)
         if self._link and self._link.misbehaved:
             raise DirectoryDown("the directory sent what nobody asked for while the approval was pending")

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final, Self
 
 from ldapmfa.errors import ConfigError, LdapMfaError
@@ -31,7 +31,7 @@ class Order:
     """
 
     file: str
-    text: str
+    text: str = field(repr=False)
     sockets: Sequence[int]
     counts: int
 

@@ -86,6 +86,7 @@ def configure_log(form: str, level: str, **fields: Any) -> None:
 
     Each line carries `fields`, and is written at once: several processes may share stderr.
     """
+    _record_by.clear()
     for_people = form == "text" or (form == "auto" and sys.stderr.isatty())
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())

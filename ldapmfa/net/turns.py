@@ -1,8 +1,8 @@
 """Which of several workers accepts the next client: one that has no more of them than the others.
 
 Promised here: clients that stay, few as they may be, are spread over all workers; a worker that is busy or gone keeps
-nobody waiting for longer than `_PATIENCE`. Not in here: the sockets (`ports`); all workers listen on the same ones, and
-the kernel wakes every worker for each client.
+nobody who waits to be accepted for longer than `_PATIENCE`. Not in here: the sockets (`ports`); all workers listen on
+the same ones, and the kernel wakes every worker for each client.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ _PATIENCE: Final = 0.005
 #: The count of a worker that is not there: nobody has more.
 _ABSENT: Final = 2**63
 _SIZE: Final = 8
+#: Clients that are taken at once by whoever need not mind the others.
+_ALL: Final = 100
 
 
 class Counts:
@@ -49,7 +51,7 @@ class Counts:
 
     def room(self, clients: int) -> int:
         """How many one with so many `clients` may take before it is ahead; one, where it is."""
-        return max(1, self._fair + 1 - clients)
+        return min(max(1, self._fair + 1 - clients), _ALL)
 
     @property
     def _fair(self) -> int:
@@ -64,7 +66,10 @@ class Clients(set[Any]):
         super().__init__()
         self._counts = counts
         self._number = number
-        counts.has(number, 0)
+
+    def here(self) -> None:
+        """Its worker accepts from now on."""
+        self._counts.has(self._number, len(self))
 
     def add(self, client: Any) -> None:
         """One comes."""
@@ -95,7 +100,8 @@ def by_turns(port: Any, clients: Clients, reactor: Any) -> None:
 
     def late() -> None:
         if port.connected and not port.disconnecting:
-            some()
+            port.numberAccepts = _ALL  # they were left to the others for long enough
+            accept()
             port.startReading()
 
     def come() -> None:

@@ -9,7 +9,6 @@ with each other (`order`).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
@@ -33,6 +32,8 @@ _DELAY: Final = (1.0, 30.0)
 _STEADY: Final = 60.0
 #: Seconds that a worker has to end, beyond those that it gives its clients.
 _GRACE: Final = 3.0
+#: Seconds that a worker may take until it listens.
+_STARTING: Final = 60.0
 
 
 def service_of(config: Config, reactor: Any) -> AsyncService:
@@ -54,6 +55,7 @@ class Worker(LdapMfa):
         await super()._begin()
         for port in self._ports:
             by_turns(port, self._counted, self._reactor)
+        self._counted.here()
         report()
 
     def _heard(self) -> None:
@@ -94,18 +96,23 @@ class Workers(AsyncService):
         delay, longest = _DELAY
         while True:
             began = loop.time()
-            process = self._processes[number] = await _spawn(number, order)
-            failure = await _heard_from(process)
+            ended, failure = "", None
+            try:
+                process = self._processes[number] = await _spawn(number, order)
+                failure = await _heard_from(process)
+            except OSError as failed:
+                process, failure = None, LdapMfaError(f"a worker can't be started: {failed.strerror}")
             if not listening.done():
                 if failure:
                     listening.set_exception(failure)
                     return
                 listening.set_result(None)
-            why = _ended(await process.wait())
+            if process:
+                ended = _ended(await process.wait())
             self._counts.absent(number)
             if loop.time() - began > _STEADY:
                 delay = _DELAY[0]
-            self._log.error("worker ended", worker=number, reason=why, again_after=delay)
+            self._log.error("worker ended", worker=number, reason=str(failure or ended), again_after=delay)
             await asyncio.sleep(delay)
             delay = min(2 * delay, longest)
 
@@ -138,10 +145,20 @@ async def _spawn(number: int, order: Order) -> Process:
 
 async def _heard_from(process: Process) -> LdapMfaError | None:
     """What a worker could not start for; None: it listens."""
-    line = b""
-    with contextlib.suppress(ConnectionError):
-        line = await _pipe(process.stdout).readline()
-    return read_report(line) if line else LdapMfaError(f"a worker could not start: {_ended(await process.wait())}")
+    try:
+        async with asyncio.timeout(_STARTING):
+            line = await _pipe(process.stdout).readline()
+        if line:
+            return read_report(line)
+    except (ValueError, KeyError, TypeError):
+        process.kill()
+        return LdapMfaError("a worker wrote something else before its report")
+    except TimeoutError:
+        process.kill()
+        return LdapMfaError(f"a worker does not listen after {_STARTING:g} s")
+    except ConnectionError:
+        pass
+    return LdapMfaError(f"a worker could not start: {_ended(await process.wait())}")
 
 
 def _ended(code: int) -> str:

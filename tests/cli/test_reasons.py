@@ -38,6 +38,7 @@ def recorded():
     found |= {reason for _, reason in driver._REASONS} | {"bug", "password", *login._SUB_CODES.values()}
     found |= set(get_args(get_type_hints(identity.Unidentified)["reason"]))
     found |= set(get_args(get_type_hints(login.Admit)["reason"]))
+    found |= set(get_args(get_type_hints(login.Approval)["why"]))
     for result in get_args(login.CodeResult):
         found |= {"accepted": set(), "wrong": {"wrong-code"}, "replayed": {"replayed-code"}}.get(result, {result})
     return found

@@ -2,11 +2,13 @@
 
 import asyncio
 import gc
+import uuid
 from dataclasses import replace
 
 import pytest
 from world import (
     ALICE,
+    BASE,
     BOB,
     PASSWORD,
     SERVICE,
@@ -65,6 +67,15 @@ async def pending(house, name=ALICE, password=PASSWORD, message_id=1, **where):
     await house.until(lambda: house.owner.pending > before)
     await settled(house)
     return client
+
+
+def people(house, count):
+    """So many more accounts, by DN."""
+    names = [f"cn=person{number},{BASE}" for number in range(count)]
+    for name in names:
+        house.directory.passwords[dn.normalise(name)] = PASSWORD.encode()
+        house.directory.uuids[dn.normalise(name)] = str(uuid.uuid4())
+    return names
 
 
 def bound(house):
@@ -177,21 +188,22 @@ async def test_A18_a_wrong_code_asks_no_owner(house):
 async def test_up_to_the_limit_links_are_held_and_beyond_it_none(house):
     await house.open()
     limit(house, 3)
-    clients = [await pending(house, (ALICE, BOB)[number % 2], port=50_000 + number) for number in range(7)]
+    names = people(house, 8)
+    clients = [await pending(house, names[number], port=50_000 + number) for number in range(7)]
     assert house.owner.pending == 7
     assert house.directory.pending == 3
-    assert bound(house) == sorted([ALICE, BOB, ALICE])
+    assert bound(house) == names[:3]
     assert house.links_open == 3
-    house.owner.say(True, 1)  # bob's, which is held: room for another
+    house.owner.say(True, 1)  # the second one's, which is held: room for another
     assert await clients[1].code() == 0
     assert house.directory.pending == 2
-    later = await pending(house, port=51_000)
+    later = await pending(house, names[7], port=51_000)
     assert house.directory.pending == 3
     for client in (clients[0], *clients[2:], later):
         house.owner.say(True)
         assert await client.code() == 0
     assert house.directory.pending == 0
-    assert bound(house) == sorted([ALICE, BOB, ALICE, BOB, ALICE, BOB, ALICE, ALICE])
+    assert bound(house) == names
     for client in (*clients, later):
         client.leave()
     await settled(house)
@@ -476,7 +488,8 @@ async def test_A09_at_any_turn_of_the_loop_the_client_may_leave_and_the_owner_sa
 async def test_A07_one_of_many_that_leave_takes_nobody_along(house):
     await house.open()
     limit(house, 2)
-    clients = [await pending(house, port=50_000 + number) for number in range(6)]
+    names = people(house, 6)
+    clients = [await pending(house, names[number], port=50_000 + number) for number in range(6)]
     for client in clients[::2]:
         client.leave()
     await house.until(lambda: house.owner.pending == 3)
@@ -489,6 +502,37 @@ async def test_A07_one_of_many_that_leave_takes_nobody_along(house):
         client.leave()
     await settled(house)
     nothing_is_left(house)
+
+
+# -- one prompt for an account
+
+
+async def test_A21_an_equal_bind_while_the_owner_is_asked_asks_nobody(house):
+    await house.open()
+    first = await pending(house)
+    second = house.client(port=50_001)
+    second.send(bind(1, ALICE, PASSWORD))
+    await house.until(lambda: house.events and house.events[-1].reason == "asked-already")
+    await settled(house)
+    house.clock.advance(0.3)
+    assert await second.code() == 49
+    assert house.owner.pending == 1
+    house.owner.say(True)
+    assert await first.code() == 0
+    third = await pending(house, port=50_002)
+    third.leave()
+    await settled(house)
+    fourth = await pending(house, port=50_003)
+    house.owner.say(True)
+    assert await fourth.code() == 0
+
+
+async def test_A20_whoever_is_locked_for_wrong_codes_is_not_asked(house):
+    await house.open(wrong_codes=1)
+    assert await house.client().log_in(ALICE, PASSWORD + "000000") == 49
+    assert await house.client(port=50_001).log_in(ALICE, PASSWORD) == 49
+    assert house.events[-1].reason == "locked"
+    assert house.owner.pending == 0
 
 
 # -- secrets

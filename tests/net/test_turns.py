@@ -39,12 +39,16 @@ def counts():
 
 @pytest.fixture
 def one(counts):
-    return Clients(counts, 1)
+    clients = Clients(counts, 1)
+    clients.here()
+    return clients
 
 
 @pytest.fixture
 def other(counts):
-    return Clients(Counts(counts.descriptor), 2)
+    clients = Clients(Counts(counts.descriptor), 2)
+    clients.here()
+    return clients
 
 
 @pytest.fixture
@@ -83,7 +87,7 @@ def test_clients_that_left_do_not_count(one, other):
 def test_one_that_is_absent_is_not_waited_for(counts, one):
     come(one, 3)
     assert not one.too_many()  # the other has not come yet
-    Clients(counts, 2)
+    Clients(counts, 2).here()
     assert one.too_many()
     counts.absent(2)
     assert not one.too_many()
@@ -102,7 +106,7 @@ def test_a_client_that_no_other_took_is_accepted_after_five_milliseconds(port, o
     port.clock.advance(0.0049)
     assert port.accepted == []
     port.clock.advance(0.0001)
-    assert (port.accepted, port.reading) == ([1], True)
+    assert (port.accepted, port.reading) == ([100], True)  # and whoever else waits
 
 
 @pytest.mark.parametrize("state", [{"connected": False}, {"disconnecting": True}])
@@ -112,6 +116,17 @@ def test_a_port_that_was_closed_meanwhile_accepts_nobody(port, one, other, state
     vars(port).update(state)
     port.clock.advance(1)
     assert (port.accepted, port.reading) == ([], False)
+
+
+def test_a_worker_that_does_not_accept_yet_is_not_waited_for():
+    counts = Counts.of(2)
+    one, other = Clients(counts, 1), Clients(counts, 2)
+    one.here()
+    one.update(range(5))
+    one.add(5)
+    assert not one.too_many()
+    other.here()
+    assert one.too_many()
 
 
 def test_a_worker_takes_no_more_at_once_than_make_it_anothers_turn():
