@@ -1,0 +1,94 @@
+"""The parent of several workers: whatever keeps one from starting, the others go on and it is tried again."""
+
+import asyncio
+
+import pytest
+import structlog
+
+from ldapmfa.errors import LdapMfaError
+from ldapmfa.net import workers
+from ldapmfa.net.order import Order
+from ldapmfa.net.turns import Counts
+
+ORDER = Order("ldapmfa.toml", "password = 'hunter2'", [3], 4)
+
+
+class Ended:
+    """A worker that ends as soon as it has begun."""
+
+    async def wait(self):
+        return 1
+
+
+class Alive:
+    async def wait(self):
+        await asyncio.Event().wait()
+
+
+class Talker:
+    """A worker whose output is `line`."""
+
+    def __init__(self, line):
+        self.stdout = asyncio.StreamReader()
+        self.stdout.feed_data(line)
+        self.killed = False
+
+    def kill(self):
+        self.killed = True
+
+
+@pytest.fixture
+def parent(monkeypatch):
+    monkeypatch.setattr(workers, "_DELAY", (0.0, 0.0))
+    parent = workers.Workers.__new__(workers.Workers)
+    parent._counts, parent._processes, parent._log = Counts.of(1), {}, structlog.get_logger()
+    return parent
+
+
+def spawning(monkeypatch, *outcomes):
+    """`_spawn` gives or raises these in turn; each worker says that it listens."""
+    left = list(outcomes)
+
+    async def spawn(_number, _order):
+        outcome = left.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def heard(_process):
+        return None
+
+    monkeypatch.setattr(workers, "_spawn", spawn)
+    monkeypatch.setattr(workers, "_heard_from", heard)
+    return left
+
+
+async def test_a_worker_that_can_not_be_started_is_tried_again(parent, monkeypatch):
+    left = spawning(monkeypatch, Ended(), BlockingIOError(11, "no process left"), BlockingIOError(11, "none"), Alive())
+    listening = asyncio.get_running_loop().create_future()
+    task = asyncio.ensure_future(parent._keep_up(1, ORDER, listening))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert listening.done()
+    assert not left
+    assert not task.done()
+    task.cancel()
+
+
+async def test_one_that_can_not_be_started_at_first_is_a_failure(parent, monkeypatch):
+    spawning(monkeypatch, BlockingIOError(11, "no process left"))
+    listening = asyncio.get_running_loop().create_future()
+    await parent._keep_up(1, ORDER, listening)
+    with pytest.raises(LdapMfaError, match="no process left"):
+        await listening
+
+
+@pytest.mark.parametrize("line", [b"hello\n", b"{}\n", b"[]\n", b"x" * 100_000])
+async def test_what_is_no_report_is_a_failure(line):
+    talker = Talker(line)
+    assert "something else" in str(await workers._heard_from(talker))
+    assert talker.killed
+
+
+def test_the_order_does_not_show_the_configuration():
+    assert "hunter2" not in repr(ORDER)
