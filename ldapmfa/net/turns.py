@@ -1,7 +1,7 @@
 """Which of several workers accepts the next client: one that has no more of them than the others.
 
-Promised here: clients that stay, few as they may be, are spread over all workers; a worker that is busy or gone keeps
-nobody who waits to be accepted for longer than `_PATIENCE`. Not in here: the sockets (`ports`); all workers listen on
+Promised here: clients that stay, few as they may be, are spread over all workers; a worker that is busy or stuck keeps a
+client waiting for `_PATIENCE`, and many for a few times that. Not in here: the sockets (`ports`); all workers listen on
 the same ones, and the kernel wakes every worker for each client.
 """
 
@@ -93,22 +93,26 @@ class Clients(set[Any]):
 def by_turns(port: Any, clients: Clients, reactor: Any) -> None:
     """Let `port` accept clients when it is this worker's turn, no more than make it another's."""
     accept = port.doRead
+    left = 1  # how many are taken of those that nobody took: each time in a row twice as many
 
     def some() -> None:
         port.numberAccepts = clients.room()  # Twisted tries as many as there were last time, at first a hundred
         accept()
 
     def late() -> None:
+        nonlocal left
         if port.connected and not port.disconnecting:
-            port.numberAccepts = _ALL  # they were left to the others for long enough
+            port.numberAccepts, left = left, min(2 * left, _ALL)
             accept()
             port.startReading()
 
     def come() -> None:
+        nonlocal left
         if clients.too_many():
             port.stopReading()
             reactor.callLater(_PATIENCE, late)
         else:
+            left = 1
             some()
 
     port.doRead = come

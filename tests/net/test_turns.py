@@ -106,7 +106,21 @@ def test_a_client_that_no_other_took_is_accepted_after_five_milliseconds(port, o
     port.clock.advance(0.0049)
     assert port.accepted == []
     port.clock.advance(0.0001)
-    assert (port.accepted, port.reading) == ([100], True)  # and whoever else waits
+    assert (port.accepted, port.reading) == ([1], True)
+
+
+def test_of_many_that_no_other_takes_twice_as_many_are_taken_each_time(port, one, other):
+    come(one, 1)
+    for _ in range(9):
+        port.doRead()
+        port.clock.advance(0.005)
+    assert port.accepted == [1, 2, 4, 8, 16, 32, 64, 100, 100]
+    one.clear()
+    port.doRead()
+    come(one, 1)
+    port.doRead()
+    port.clock.advance(0.005)
+    assert port.accepted[-1] == 1
 
 
 @pytest.mark.parametrize("state", [{"connected": False}, {"disconnecting": True}])

@@ -68,7 +68,8 @@ def test_binds_as_the_user_once(client, directory, typed):
     with directory.binds_seen() as seen:
         # pavel has not logged in before: Apache remembers who has
         assert client.login("pavel", typed("pavel"))
-    names = [bind.name.lower() for bind in seen]
+    # a bind as nobody is ours: the link of a client that has left is given back
+    names = [bind.name.lower() for bind in seen if bind.name]
     assert len([name for name in names if name != service]) == 1, seen
     # those that search may have bound as the service account earlier, and kept the connection
     assert client.searches or service not in names
