@@ -311,14 +311,14 @@ class LdapMfa(AsyncService):
             for listen in config.listen
         ]
         self._ports = await open_ports(self._reactor, config.listen, factories, self._taken)
-        for listen, port in zip(config.listen, self._ports, strict=True):
-            self._log.info("listening", listener=listen.name, at=str(port.getHost()), tls=listen.tls)
         # what was made so far stays; logins leave hardly any cycles, so that looking for them may wait
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GARBAGE, 20, 20)
         with suppress(OSError, AttributeError):  # where the C library has it: what only starting needed goes back
             ctypes.CDLL(None).malloc_trim(0)
+        for listen, port in zip(config.listen, self._ports, strict=True):
+            self._log.info("listening", listener=listen.name, at=str(port.getHost()), tls=listen.tls)
 
     def _listener(self, listen: Listen, doorway: Doorway, budget: Budget, directory: Directory) -> Listener:
         limits = self._config.limits

@@ -1,6 +1,6 @@
 """Which of several workers accepts the next client: one that has no more of them than the others.
 
-Promised here: clients that stay, few as they may be, are spread over all workers; a worker that is busy or stuck keeps a
+Promised here: clients that stay, few as they may be, are spread over all workers; one that is busy or stuck keeps a
 client waiting for `_PATIENCE`, and many for a few times that. Not in here: the sockets (`ports`); all workers listen on
 the same ones, and the kernel wakes every worker for each client.
 """
