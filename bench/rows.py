@@ -1,6 +1,6 @@
 """What is measured: a table of rows, each with its peers, its figures and the goals of ours.
 
-A new row is one function in `bench/work/` and one entry here.
+A new row is one function in the folder of the work that is done, and one entry here.
 """
 
 from __future__ import annotations
