@@ -24,7 +24,18 @@ class DirectoryDown(LdapMfaError):  # noqa: N818 - named as what is the case, no
 
 
 class FactorDown(LdapMfaError):  # noqa: N818 - see DirectoryDown
-    """A second factor's service did not answer."""
+    """A second factor's service did not answer, or not as it should: nobody is let in.
+
+    `retry_after`: the seconds for which it wants to be left alone, if it says so.
+    """
+
+    def __init__(self, text: str, *, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
+class FactorUnreachable(FactorDown):
+    """The service can't have begun to ask anybody: the only failure for which fail_mode = "open" opens."""
 
 
 class StoreDown(LdapMfaError):  # noqa: N818 - see DirectoryDown

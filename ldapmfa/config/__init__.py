@@ -4,6 +4,7 @@ Promised here: `load` gives a `Config` that is right in itself, or raises one `C
 mistake, each as a line with the file, the line's number, the key, what is wrong and what would be right; no line
 shows a value that could be a secret. Not in here: whether the directory can be reached, and anything of Twisted.
 
+`tables` is what all tables share, and what those of services do, `plugins` finds these,
 `values` says what single values mean, `settings` which keys there are, `checks` what only several keys, files or
 ports can tell, `loading` reads, `environment` too, and `pages` writes ``conf/ldapmfa.toml`` and the reference page.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 from ldapmfa.config.loading import PLACES, load
 from ldapmfa.config.pages import conf_text, reference_text
 from ldapmfa.config.settings import CodeForm, Config, Directory, Listen
+from ldapmfa.config.tables import ServiceTable, Table
 from ldapmfa.config.values import DirectoryUri, Endpoint
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "DirectoryUri",
     "Endpoint",
     "Listen",
+    "ServiceTable",
+    "Table",
     "conf_text",
     "load",
     "reference_text",

@@ -128,6 +128,18 @@ def can_match(account: str, _: ValidationInfo) -> None:
 
 
 @when_read
+def factor_exists(name: str, info: Any) -> None:
+    """A factor is one that computes codes here, or a service with a table."""
+    context = info.context
+    if name in context.services:
+        return
+    if name not in context.codes:
+        if name in context.unset:
+            raise ValueError(f'"{name}" is a service and needs its settings: add a table [factors.{name}]')
+        raise ValueError(f"no such factor; {nearest(name, sorted({*context.codes, *context.services}))}")
+
+
+@when_read
 def is_new(name: str, info: Any) -> None:
     """No two listeners have the same name, as the audit trail tells them apart by it."""
     if name in info.context.names:

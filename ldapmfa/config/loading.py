@@ -21,8 +21,10 @@ from pydantic_core import ErrorDetails
 
 from ldapmfa.audit import printable
 from ldapmfa.config.checks import ports_taken, why_unreadable
+from ldapmfa.config import plugins
 from ldapmfa.config.pages import example, toml
 from ldapmfa.config.settings import Config, class_in
+from ldapmfa.config.tables import ServiceTable
 from ldapmfa.config.values import Endpoint, Reading, nearest
 from ldapmfa.errors import ConfigError
 
@@ -123,8 +125,20 @@ def validated(data: dict[str, Any], base: Path, *, check_files: bool) -> tuple[C
     """The configuration in `data`, unless pydantic refuses it, and what is wrong where."""
     # tables that are not given are validated too, as their defaults name files
     data = {name: {} for name, field in Config.model_fields.items() if field.default_factory} | data
-    reading = Reading(base, check_files, _identity_names(data))
-    config, mistakes = None, []
+    if isinstance(data["factors"], dict):
+        data["factors"] = dict(data["factors"])
+    classes, mistakes = _services(data)
+    reading = Reading(base, check_files, _identity_names(data), *_factors(data, classes))
+    for name, table in classes.items():
+        given = data["factors"][name]
+        try:
+            made = table.model_validate({"kind": name} | given, context=reading)
+        except ValidationError as invalid:
+            for error in invalid.errors(include_url=False):
+                mistakes.append((("factors", name, *error["loc"]), _explained(error, error["loc"], table)))
+            made = ServiceTable.model_construct(kind=name)
+        data["factors"] = data["factors"] | {name: made}
+    config = None
     try:
         config = Config.model_validate(data, context=reading)
     except ValidationError as invalid:
@@ -134,6 +148,52 @@ def validated(data: dict[str, Any], base: Path, *, check_files: bool) -> tuple[C
                 where = tuple(part for part in error["loc"] if part != "[key]")
                 mistakes.append((where, _explained(error, where)))
     return config, mistakes
+
+
+def _services(data: Mapping[str, Any]) -> tuple[dict[str, type[ServiceTable]], list[tuple[Where, str]]]:
+    """The class of each table of a service, and what is wrong with those that have none; they are taken out."""
+    tables = data["factors"]
+    if not isinstance(tables, dict):
+        return {}, []
+    classes: dict[str, type[ServiceTable]] = {}
+    mistakes: list[tuple[Where, str]] = []
+    installed = plugins.installed()
+    for name, table in list(tables.items()):
+        kind = plugins.kind_of(name, table)
+        where: Where = ("factors", name)
+        try:
+            if not isinstance(table, dict):
+                raise ValueError(f"must be a table: write [factors.{name}]")  # noqa: TRY004, TRY301 - listed below
+            if kind not in installed:
+                raise ValueError(f'no such factor as "{kind}"; {nearest(kind, installed)}')  # noqa: TRY301
+            found = plugins.table_of(plugins.loaded(installed[kind]))
+            if found is None:
+                raise ValueError(f"{kind} is computed here and has no settings: remove the table")  # noqa: TRY301
+            if name != kind and name in installed:
+                raise ValueError(f'is the name of another factor: call the table otherwise, "{kind}-2"')  # noqa: TRY301
+        except ValueError as wrong:
+            mistakes.append((where, str(wrong)))
+            del tables[name]
+        else:
+            classes[name] = found
+    return classes, mistakes
+
+
+def _factors(data: Mapping[str, Any], classes: Mapping[str, Any]) -> tuple[set[str], set[str], set[str]]:
+    """Of the factors that are spoken of: those computed here, the tables of services, and services without a table."""
+    login = data["login"] if isinstance(data["login"], dict) else {}
+    named = login.get("factors", ("totp",))
+    installed = plugins.installed()
+    codes, unset = set(), set()
+    for name in named if isinstance(named, list | tuple) else ():
+        if isinstance(name, str) and name in installed and name not in classes:
+            try:
+                service = plugins.table_of(plugins.loaded(installed[name])) is not None
+            except ValueError:
+                service = False  # `ldapmfa.factors.load` says why
+            (unset if service else codes).add(name)
+    known = {name for name, entry in installed.items() if name not in unset and name not in classes}
+    return codes | known, set(classes), unset
 
 
 def _identity_names(data: Mapping[str, Any]) -> dict[str, str]:
@@ -146,9 +206,9 @@ def _identity_names(data: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _explained(error: ErrorDetails, where: Where) -> str:
-    """What is wrong and what would be right, never showing what was written."""
-    kind, table = error["type"], _table_at(where[:-1])
+def _explained(error: ErrorDetails, where: Where, within: type[BaseModel] = Config) -> str:
+    """What is wrong and what would be right, never showing what was written; `where` begins in the table `within`."""
+    kind, table = error["type"], _table_at(where[:-1], within)
     if kind == "value_error":
         return str(error["ctx"]["error"])
     if kind == "extra_forbidden":
@@ -159,7 +219,7 @@ def _explained(error: ErrorDetails, where: Where) -> str:
             if isinstance(where[-1], str)
             else f"must be a table: write [[{where[-2]}]]"
         )
-    name = next(part for part in reversed(where) if isinstance(part, str))
+    name = next(part for part in reversed(where) if isinstance(part, str) and part in table.model_fields)
     field = table.model_fields[name]
     if class_in(field.annotation):
         return f"must be a list of tables, of one at least: write [[{name}]]"
@@ -178,9 +238,8 @@ def _explained(error: ErrorDetails, where: Where) -> str:
     )
 
 
-def _table_at(where: Where) -> type[BaseModel]:
-    """The class of the table at `where`, or of the one it is in."""
-    table: type[BaseModel] = Config
+def _table_at(where: Where, table: type[BaseModel]) -> type[BaseModel]:
+    """The class of the table at `where` in `table`, or of the one it is in."""
     for part in where:
         field = table.model_fields.get(str(part))
         table = (field and class_in(field.annotation)) or table

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from ldapmfa.config import plugins
 from ldapmfa.config.settings import Config, class_in
 
 _ANOTHER: Final = "[directories.NAME]"
@@ -35,6 +36,8 @@ def toml(value: Any) -> str:
         return json.dumps(value if isinstance(value, bool) else str(value), ensure_ascii=False)
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + "}"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -42,14 +45,15 @@ def example(field: FieldInfo) -> Any:
     """A right value: the one given as an example, or else the default."""
     if field.examples:
         return field.examples[0]
-    return field.default
+    return field.get_default(call_default_factory=True)
 
 
 def _default(field: FieldInfo) -> str:
     """The default as written in the file, in words where it can't be."""
     if field.is_required():
         return "must be given"
-    return toml(field.default) if field.default not in {None, ""} else "none"
+    default = field.get_default(call_default_factory=True)
+    return toml(default) if default not in (None, "", {}) else "none"
 
 
 def _type(annotation: Any) -> str:
@@ -60,6 +64,8 @@ def _type(annotation: Any) -> str:
         return " or ".join(map(toml, parts))
     if get_origin(annotation) is tuple:
         return f"list of {_type(parts[0])}s"
+    if get_origin(annotation) is dict:
+        return f"table of {_type(parts[1])}s"
     if parts:  # Annotated, or optional
         return _type(parts[0])
     return _TYPES.get(annotation, "string")
@@ -71,6 +77,10 @@ def sections() -> Iterator[tuple[str, str, type[BaseModel]]]:
         table = class_in(field.annotation)
         if table is None:
             raise AssertionError(name)
+        if name == "factors":
+            for kind, service in plugins.own_tables().items():
+                yield f"[factors.{kind}]", _prose(service.__doc__), service
+            continue
         if get_origin(field.annotation) is dict:
             yield _ANOTHER, _ANOTHER_TEXT, table
             continue

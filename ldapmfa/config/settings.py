@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationInfo, field_validator
 
 from ldapmfa.config import checks
+from ldapmfa.config.tables import ServiceTable, Table
 from ldapmfa.config.values import (
     CodeStyle,
     Delimiter,
@@ -26,6 +27,7 @@ from ldapmfa.config.values import (
     File,
     Flag,
     IdentityName,
+    Method,
     Network,
     Number,
     OtherName,
@@ -48,13 +50,7 @@ class CodeForm:
     delimiter: str
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True, use_attribute_docstrings=True
-    )
-
-
-class Listen(_Table):
+class Listen(Table):
     """Where clients connect; repeat the table for more listeners."""
 
     endpoint: EndpointText = Field(examples=["tcp:389:interface=127.0.0.1"])
@@ -85,7 +81,19 @@ class Listen(_Table):
     code_digits: Digits | None = Field(None, examples=[6])
     """How many digits a code has at this listener; as in [login] if not given."""
     delimiter: Delimiter | None = Field(None, examples=[","])
-    """What stands between password and code at this listener; as in [login] if not given."""
+    """What stands between password and code, or keyword, at this listener; as in [login] if not given."""
+    deadline: Seconds | None = Field(None, examples=[9])
+    """Seconds after which a login at this listener is answered, whoever has not; a second less than its clients wait.
+    As in [login] if not given."""
+    reuse_seconds: Annotated[Number, Field(ge=0, le=86400)] = 0
+    """Seconds for which a success also lets in the same account with the same password, code and all, from the same
+    address at this listener, for clients that bind twice; equal binds then share one prompt. The directory verifies
+    the password each time. 0: never. Behind a gateway all users have the same address."""
+    reuse_uses: Annotated[Whole, Field(ge=1, le=1000)] = 3
+    """How many further binds one success lets in."""
+    late_approval_seconds: Annotated[Number, Field(ge=0, le=600)] = 0
+    """Seconds for which an approval counts that came after its client had left: the next equal bind (same account,
+    password and address, at this listener) is let in by it, once. 0: a client that leaves takes its prompt back."""
 
     @field_validator("name", mode="before")
     @classmethod
@@ -103,7 +111,7 @@ class Listen(_Table):
         return not self.where.local if self.require_tls is None else self.require_tls
 
 
-class ServiceAccount(_Table):
+class ServiceAccount(Table):
     """An account that may read others, for `ldapmfa user enrol` and where users can't read their own entry."""
 
     dn: Text = Field(examples=["cn=ldapmfa,ou=services,dc=example,dc=com"])
@@ -122,7 +130,7 @@ class ServiceAccount(_Table):
         return Secret(self.password.get_secret_value().encode() if self.password else b"")
 
 
-class Directory(_Table):
+class Directory(Table):
     """The directory whose passwords count."""
 
     uris: tuple[Uri, ...] = Field(min_length=1, examples=[["ldaps://dc1.example.com", "ldaps://dc2.example.com"]])
@@ -171,7 +179,7 @@ class Directory(_Table):
         return DirectoryUri.parse(self.global_catalog, (3268, 3269)) if self.global_catalog else None
 
 
-class Store(_Table):
+class Store(Table):
     """Where enrolled factors, used-up codes, locks and the audit trail are kept."""
 
     url: Annotated[StoreUrl, checks.has_place] = Field(
@@ -193,28 +201,40 @@ class Store(_Table):
         return Path(path) if path else None
 
 
-class Login(_Table):
+class Login(Table):
     """What a login must show, and how long it may take."""
 
-    factors: tuple[Factor, ...] = Field(("totp",), min_length=1)
-    """The second factors that are accepted: totp, hotp, recovery (printed codes), or an installed plug-in's name."""
+    factors: tuple[Annotated[Factor, checks.factor_exists], ...] = Field(("totp",), min_length=1)
+    """The second factors that are accepted: totp, hotp, recovery (printed codes), an installed plug-in's name, or a
+    service's, which has a table [factors.NAME]. Where no code is typed, the services are asked in this order."""
     code: CodeStyle = "suffix"
     """How a code is added to the password: suffix puts it right behind, delimiter puts a delimiter between them."""
     code_digits: Digits = 6
     """How many digits are cut off the end as the code where code is "suffix"."""
     delimiter: Delimiter = ","
-    """What stands between password and code where code is "delimiter"."""
+    """What stands between password and code where code is "delimiter", and between password and keyword always."""
+    keywords: dict[str, Method] = Field(
+        default_factory=lambda: {"push": "push", "phone": "phone", "sms": "sms"}, examples=[{"ring": "phone"}]
+    )
+    """What may be typed behind the delimiter instead of a code, and how the user is asked then: a method (push, phone,
+    sms), behind a service's name and a slash if it must be that one ("duo/push"), with a device behind a colon
+    ("push:2", "duo/push:DPFZRS9FB0D46QFTM891"). A digit typed behind a keyword is a device too: push2."""
     unenrolled: Literal["refuse", "password-only"] = "refuse"
     """What happens to accounts without a second factor: refused, or let in by password alone."""
     refusal_floor: Annotated[Number, Field(ge=0, le=10)] = 0.25
     """Seconds after its arrival before which no bind is refused, so that time tells nothing."""
     deadline: Seconds = 30
     """Seconds after which a login that has not ended is refused as broken."""
+    prompts: Annotated[Whole, Field(ge=1, le=1000)] = 5
+    """How often a user may be asked within prompt_seconds (by push, call, or code sent) before further logins are
+    refused unasked. Only one prompt is open for a user at any time."""
+    prompt_seconds: Seconds = 600
+    """The seconds that these prompts are counted over."""
     issuer: Text = "ldapmfa"
     """The name that authenticator apps show beside the account's."""
 
 
-class Exempt(_Table):
+class Exempt(Table):
     """An account that needs no second factor, such as a service's; repeat the table for more."""
 
     account: Annotated[Text, checks.can_match] = Field(examples=["cn=svc,ou=services,dc=example,dc=com"])
@@ -227,7 +247,7 @@ class Exempt(_Table):
     """The identity_name of the directory the account is in; any directory if not given."""
 
 
-class Limits(_Table):
+class Limits(Table):
     """How much clients may ask for before they are turned away; each worker counts for itself."""
 
     connections: Annotated[Whole, Field(ge=1)] = 10_000
@@ -250,7 +270,7 @@ class Limits(_Table):
     """How many logins of a process may be undecided at once; further ones are answered busy."""
 
 
-class Service(_Table):
+class Service(Table):
     """How the program runs."""
 
     workers: Workers = 1
@@ -258,7 +278,7 @@ class Service(_Table):
     With 1 the program is a single process. The limits hold for each process."""
 
 
-class Log(_Table):
+class Log(Table):
     """What is written to standard error."""
 
     format: Literal["auto", "text", "json"] = "auto"
@@ -277,6 +297,7 @@ class Config(BaseModel):
     directories: dict[OtherName, Directory] = Field(default_factory=dict)
     store: Store = Field(default_factory=Store)
     login: Login = Field(default_factory=Login)
+    factors: dict[DirectoryName, ServiceTable] = Field(default_factory=dict)
     exempt: tuple[Exempt, ...] = ()
     limits: Limits = Field(default_factory=Limits)
     service: Service = Field(default_factory=Service)

@@ -11,9 +11,8 @@ import json
 import os
 import re
 import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -24,17 +23,25 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Str
 from ldapmfa.wire.dn import prepare
 
 
+#: How a user may be asked: a service, a method and a device, of which only the method must be given.
+METHOD: Final = re.compile(r"(?:([a-z0-9][a-z0-9_-]*)/)?([a-z][a-z0-9_-]*)(?::([ -~]+))?")
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What pydantic hands on to whoever validates, while a file is read; None for what is made directly.
 
     `base` is where relative paths begin; `directories` has each directory's name, and its identity name; `names`
-    collects those of the listeners, to find one that is given twice.
+    collects those of the listeners, to find one that is given twice. `codes` are the factors that compute codes,
+    `services` the names of tables of services, `unset` the services that have none of their name.
     """
 
     base: Path
     check_files: bool
     directories: Mapping[str, str]
+    codes: Set[str] = frozenset()
+    services: Set[str] = frozenset()
+    unset: Set[str] = frozenset()
     names: set[str] = field(default_factory=set)
 
 
@@ -251,9 +258,17 @@ def _other_name(value: str) -> str:
 
 
 def _factor(value: str) -> str:
-    known = sorted(entry.name for entry in entry_points(group="ldapmfa.factors"))
-    if value not in known:
-        raise ValueError(f"no such factor; {nearest(value, known)}")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", value):
+        raise ValueError("must be a factor's name: small letters a-z, digits and hyphens")
+    return value
+
+
+def _method(value: str) -> str:
+    if not METHOD.fullmatch(value):
+        raise ValueError(
+            'must be a method ("push"), with a service before a slash ("duo/push") and a device behind a colon '
+            '("push:2") if need be'
+        )
     return value
 
 
@@ -301,6 +316,7 @@ DirectoryName = Annotated[str, AfterValidator(_directory_name)]
 IdentityName = Annotated[str, AfterValidator(_identity_name)]
 OtherName = Annotated[str, AfterValidator(_other_name)]
 Factor = Annotated[str, AfterValidator(_factor)]
+Method = Annotated[str, AfterValidator(_method)]
 Delimiter = Annotated[str, AfterValidator(_delimiter)]
 EndpointText = Annotated[str, AfterValidator(_endpoint)]
 Uri = Annotated[str, AfterValidator(_uri)]

@@ -1,26 +1,24 @@
-"""Second factors as plug-ins: the tiny interface and the loader.
+"""Second factors as plug-ins: those that compute codes here, and the loader of all.
 
 A factor is found by its entry point in the group `ldapmfa.factors` (ours use the same door as strangers') and
-constructed without side effects. A code factor computes and holds nothing open; it never decides that a code
+constructed without side effects. What a service must be able to do is said in `service`. A code factor computes and holds nothing open; it never decides that a code
 is accepted: the store burns what `match` names, in one atomic call, and says who was first.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from ldapmfa.config import plugins
 from ldapmfa.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ldapmfa.core.identity import Identity
+    from ldapmfa.config import ServiceTable
     from ldapmfa.core.secret import Secret
-
-#: The entry-point group factors are found in; an entry's name is the kind of its factor.
-GROUP: Final = "ldapmfa.factors"
+    from ldapmfa.factors.service import Service, Tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,53 +95,54 @@ class CodeFactor(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """Who is asked, and what may be shown: the listener's name, and the client's address and port."""
-
-    identity: Identity
-    listener: str
-    client: str
-
-
-class ApprovalFactor(Protocol):
-    """A second factor that asks the account's owner, somewhere else, and waits."""
-
-    kind: str
-
-    async def ask(self, prompt: Prompt) -> bool:
-        """Whether the owner said yes. FactorDown: that can't be found out.
-
-        It may take as long as it likes, and costs nothing but memory meanwhile: there may be thousands. It is cancelled
-        when nobody waits for the answer any more.
-        """
-        ...
-
-
 def load(names: Sequence[str]) -> dict[str, CodeFactor]:
     """The code factors among `names`, by kind. ConfigError: one does not exist, or can't be constructed."""
-    return {name: found() for name, found in _found(names).items() if not hasattr(found, "ask")}
-
-
-def load_approvals(names: Sequence[str]) -> dict[str, ApprovalFactor]:
-    """The factors among `names` that ask the owner, by kind, in this order. ConfigError: as `load`."""
-    return {name: found() for name, found in _found(names).items() if hasattr(found, "ask")}
-
-
-def _found(names: Sequence[str]) -> dict[str, Any]:
-    """What constructs each of `names`."""
-    known = {entry.name: entry for entry in entry_points(group=GROUP)}
-    found: dict[str, Any] = {}
+    found: dict[str, CodeFactor] = {}
     mistakes = []
+    for name, made in _found(names, mistakes).items():
+        if plugins.table_of(made) is None:
+            try:
+                found[name] = made()
+            except TypeError as error:
+                mistakes.append(f"login.factors: {name!r} can't be constructed: {error}")
+    if mistakes:
+        raise ConfigError(mistakes)
+    return found
+
+
+def load_services(
+    names: Sequence[str], tables: Mapping[str, ServiceTable], tools: Callable[[str], Tools]
+) -> dict[str, Service]:
+    """The services among `names`, in this order; `tables` are their settings by name, `tools` gives each one's.
+
+    ConfigError: one can't be loaded or constructed, or has no table.
+    """
+    made: dict[str, Service] = {}
+    mistakes: list[str] = []
+    kinds = {name: tables[name].kind for name in names if name in tables}
+    classes = _found(tuple(dict.fromkeys(kinds.values())), mistakes)
+    for name, kind in kinds.items():
+        if kind in classes:
+            try:
+                made[name] = classes[kind](tables[name], tools(name))
+            except (TypeError, ValueError, OSError) as error:
+                why = error.strerror if isinstance(error, OSError) else error
+                mistakes.append(f"factors.{name}: can't be used: {why}")
+    if mistakes:
+        raise ConfigError(mistakes)
+    return made
+
+
+def _found(names: Sequence[str], mistakes: list[str]) -> dict[str, Any]:
+    """What constructs each of `names` that computes codes or is the kind of a service; adds to the `mistakes`."""
+    known = plugins.installed()
+    found: dict[str, Any] = {}
     for name in names:
         if name not in known:
             mistakes.append(f"login.factors: {name!r} is not a factor; known are {', '.join(sorted(known))}")
             continue
         try:
-            found[name] = known[name].load()
-            found[name]()
-        except (ImportError, AttributeError, TypeError) as error:
-            mistakes.append(f"login.factors: {name!r} can't be loaded from {known[name].value}: {error}")
-    if mistakes:
-        raise ConfigError(mistakes)
+            found[name] = plugins.loaded(known[name])
+        except ValueError as error:
+            mistakes.append(f"login.factors: {error}")
     return found
