@@ -26,8 +26,11 @@ class DirectoryDown(LdapMfaError):  # noqa: N818 - named as what is the case, no
 class FactorDown(LdapMfaError):  # noqa: N818 - see DirectoryDown
     """A second factor's service did not answer, or not as it should: nobody is let in.
 
-    `retry_after`: the seconds for which it wants to be left alone, if it says so.
+    `retry_after`: the seconds for which it wants to be left alone, if it says so. `asked`: whether its user may have
+    been asked.
     """
+
+    asked = True
 
     def __init__(self, text: str, *, retry_after: float | None = None) -> None:
         super().__init__(text)
@@ -36,6 +39,14 @@ class FactorDown(LdapMfaError):  # noqa: N818 - see DirectoryDown
 
 class FactorUnreachable(FactorDown):
     """The service can't have begun to ask anybody: the only failure for which fail_mode = "open" opens."""
+
+    asked = False
+
+
+class FactorResting(FactorDown):
+    """The service has failed and is not asked until it is well again."""
+
+    asked = False
 
 
 class StoreDown(LdapMfaError):  # noqa: N818 - see DirectoryDown

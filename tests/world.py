@@ -19,18 +19,23 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from ldapmfa import audit
+from ldapmfa.config import ServiceTable
 from ldapmfa.core.identity import Identity
 from ldapmfa.core.policy import Exempt, Policy
 from ldapmfa.core.secret import Secret
 from ldapmfa.core.session import Rules, State
 from ldapmfa.errors import DirectoryDown
 from ldapmfa.factors import NewCredential
+from ldapmfa.factors.breaker import Guarded
 from ldapmfa.factors.hotp import base32
+from ldapmfa.factors.service import Allowed, Denied, Waiting
 from ldapmfa.factors.totp import Totp
+from ldapmfa.net.asking import Terms
 from ldapmfa.net.directory import Directory, DirectorySettings
 from ldapmfa.net.driver import Doorway, RefusedShapes
 from ldapmfa.net.ldap_front import Budget, LdapFront, Listener
 from ldapmfa.net.link import Link, Server
+from ldapmfa.net.waiting import within
 from ldapmfa.store import Store
 from ldapmfa.store.seal import Seal
 from ldapmfa.wire import ber, dn, ldap
@@ -333,26 +338,62 @@ class ScriptedDirectory(Directory):
 
 
 class Owner:
-    """An approval factor: whoever is asked answers when the test says so."""
+    """A service: whoever is asked answers when the test says so.
 
-    kind = "push"
+    `begins` is what `start` does instead, if it is a value or an exception; `knows` the codes that it takes.
+    """
+
+    Table = ServiceTable
+    methods = ("push", "phone", "sms")
+    takes_codes = True
+    wants_password = False
 
     def __init__(self):
         self.prompts = []
         self.cancelled = 0
+        self.begins = None
+        self.knows = {}
+        self.verified = []
+        self.healthy = True
         self._waiting = []
 
-    async def ask(self, prompt):
+    async def start(self, prompt):
         self.prompts.append(prompt)
-        said = asyncio.get_running_loop().create_future()
+        if isinstance(self.begins, BaseException):
+            raise self.begins
+        if self.begins is not None:
+            return self.begins
+        return Waiting(asyncio.get_running_loop().create_future())
+
+    async def wait(self, prompt, waiting):
+        assert prompt.password is None, "whoever waits knows the password"
+        said = waiting.handle
         self._waiting.append(said)
         try:
-            return await said
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
+            answer = await said
         finally:
             self._waiting.remove(said)
+        if isinstance(answer, bool):
+            return Allowed("push") if answer else Denied("denied")
+        return answer
+
+    async def verify(self, prompt, code, sent):
+        self.verified.append((prompt.user, sent))
+        if isinstance(self.begins, BaseException):
+            raise self.begins
+        right = self.knows.pop(prompt.user, None) == code.reveal()
+        return Allowed("passcode") if right else Denied("wrong-code")
+
+    async def cancel(self, prompt, waiting):
+        self.cancelled += 1
+
+    async def health(self):
+        if self.healthy is not True:
+            raise self.healthy
+        return "well"
+
+    async def close(self):
+        pass
 
     @property
     def pending(self):
@@ -445,6 +486,11 @@ class World:
     logged: list = field(default_factory=list)
     tasks: set = field(default_factory=set)
     owner: Owner = field(default_factory=Owner)
+    others: dict = field(default_factory=dict)  #: further services, by name
+    table: ServiceTable = field(default_factory=ServiceTable)
+    terms: Terms = field(default_factory=lambda: Terms("app"))
+    alarms: list = field(default_factory=list)
+    deadline: float = 30.0
 
     def __post_init__(self):
         self.clock = Clock()
@@ -472,7 +518,11 @@ class World:
             reference=lambda: next(references),
             record=self.events.append,
             refused=RefusedShapes(self.clock),
-            approvals={"push": self.owner},
+            services={name: self.guarded(name, owner) for name, owner in {"push": self.owner, **self.others}.items()},
+            terms=self.terms,
+            keep=self._kept,
+            alarm=self.alarms.append,
+            deadline=self.deadline,
         )
         self.listener = Listener(
             name="test",
@@ -557,6 +607,18 @@ class World:
     def _keep(self, task):
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+
+    def _kept(self, coroutine):
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._keep(task)
+        return task
+
+    def guarded(self, name, service):
+        async def sleep(seconds):
+            await within(self.clock, seconds, asyncio.get_running_loop().create_future())
+
+        told = lambda *what: self.logged.append(what)  # noqa: E731
+        return Guarded(name, service, self.table, clock=self.clock.seconds, sleep=sleep, keep=self._kept, says=told)
 
     # a log that remembers
 

@@ -43,7 +43,7 @@ async def with_accounts(
     from ldapmfa.accounts import Accounts  # noqa: PLC0415 - takes long
     from ldapmfa.net import service  # noqa: PLC0415 - takes long
 
-    loaded = factors.load(config.login.factors)
+    loaded = factors.load(config.code_factors)
     store = await service.open_store(config)
     try:
         issuer = config.login.issuer

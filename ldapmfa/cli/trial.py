@@ -6,8 +6,9 @@ shows a password, a code, or any part of one.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,21 +16,33 @@ from ldapmfa import audit, factors
 from ldapmfa.cli.reasons import explained
 from ldapmfa.config import Config, Listen
 from ldapmfa.core.identity import Identity, Unidentified
-from ldapmfa.core.login import (
+from ldapmfa.core.policy import Address
+from ldapmfa.core.questions import (
     Admit,
+    Answered,
+    Approval,
+    Asked,
     Attempt,
+    AwaitApproval,
     CodeAnswer,
-    HasFactor,
+    CodeIsSent,
     Identify,
+    LookUp,
+    MayOpen,
     PasswordAnswer,
     Question,
     RecallName,
     Remembered,
+    Reuse,
+    Standing,
+    StartPrompt,
+    Unreachable,
+    VerifyAtService,
     VerifyCode,
     VerifyPassword,
 )
-from ldapmfa.core.policy import Address
 from ldapmfa.core.secret import Secret, is_usable
+from ldapmfa.factors.breaker import Guarded
 from ldapmfa.net import service
 from ldapmfa.net.driver import Bind, Doorway, Login, RefusedShapes
 from ldapmfa.wire import ldap
@@ -87,19 +100,31 @@ async def play(
             ended.append(event)
 
     store = await service.open_store(config)
+    services: dict[str, Guarded] = {}
+    tasks: set[asyncio.Task[None]] = set()
+
+    def keep(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        tasks.add(task)
+        return task
+
     try:
+        services = service.load_services(config, reactor, keep)
         doorway = Doorway(
             store=store,
-            factors=factors.load(config.login.factors),
+            factors=factors.load(config.code_factors),
+            services=services,
+            terms=service.terms(config, listen),
+            keep=keep,
             clock=reactor,
             now=time.time,
             reference=service.reference_code,
             record=record,
             refused=RefusedShapes(reactor),
             refusal_floor=0.0,
-            deadline=config.login.deadline,
+            deadline=listen.deadline or config.login.deadline,
         )
-        policy = service.policy(config)
+        policy = service.policy(config, services, listen)
         attempt = Attempt(name, secret, directory.settings.identity_name, client, form, policy)
         where = f"{client or 'no address'}, ldapmfa user test by {actor}"
         bind = Bind(attempt, 1, name.encode(errors="surrogateescape"), b"", listen.name, where)
@@ -108,6 +133,10 @@ async def play(
         if answer.link:
             answer.link.close()
     finally:
+        for task in tasks:
+            task.cancel()
+        for guarded in services.values():
+            await guarded.service.close()
         await store.close()
     (event,) = ended
     why = explained(event.reason)
@@ -142,10 +171,39 @@ def _told(question: Question, reply: Any) -> str:
             return f"The directory says who that is: {dn} ({account})."
         case Identify(), Unidentified(reason, detail):
             return f"The directory says who that is, and that it must not log in: {reason} ({detail})."
-        case HasFactor(), bool(has):
-            return "The account has a factor, or one that waits for it." if has else "The account has no factor."
+        case LookUp(), Standing(enrolled, locked, method, sent):
+            words = ["has a factor here, or one that waits for it" if enrolled else "has no factor here"]
+            words += ["is locked"] if locked else []
+            words += [f"is to be asked by {method}"] if method else []
+            words += [f"was sent a code by {sent}"] if sent else []
+            return f"The account {', '.join(words)}."
+        case Reuse(), reused:
+            return "An earlier success counts for this bind, too." if reused else "No earlier success counts for it."
+        case StartPrompt(_, choice), began:
+            return f"{choice.service} was asked{f' for {choice.method}' if choice.method else ''}: {_said(began)}."
+        case VerifyAtService(_, name), found:
+            return f"The code was given to {name}: {_said(found)}."
+        case AwaitApproval(), Approval(given, _, why, detail):
+            return f"The answer came: {_said(Answered(given, why, detail))}."
+        case MayOpen(name), bool(may):
+            return f"{name} can't be reached; by fail_mode its users are {'let in' if may else 'refused'}."
         case VerifyCode(), CodeAnswer(result, factor):
             return f"The code was compared: {_CODES[result]}" + (f" (factor {factor})." if factor else ".")
-        case Admit(_, reason), _:
-            return f"No code is needed: {reason}."
+        case Admit(_, reason, factor), _:
+            return f"It is a success: {reason}{f' by {factor}' if factor else ''}."
     return type(question).__name__
+
+
+def _said(answer: Any) -> str:
+    match answer:
+        case Answered(True):
+            return "yes"
+        case Answered(_, why, detail):
+            return f"no, {why}" + (f" ({detail})" if detail else "")
+        case Asked(shared):
+            return "another bind's question is open, and its answer counts" if shared else "the owner is being asked"
+        case CodeIsSent():
+            return "a code is on its way; type it in the next bind"
+        case Unreachable(detail):
+            return f"it can't be reached ({detail})"
+    return "no answer"

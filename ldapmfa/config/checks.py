@@ -128,6 +128,16 @@ def can_match(account: str, _: ValidationInfo) -> None:
 
 
 @when_read
+def says_which_directory(name: str | None, info: Any) -> None:
+    """A service's users are those of one directory."""
+    known = set(info.context.directories.values())
+    if name is None and len(known) > 1:
+        raise ValueError(f"is missing, and needed, as there are several directories: {', '.join(sorted(known))}")
+    if name is not None and name not in known:
+        raise ValueError(f"no directory has this identity_name; {nearest(name, sorted(known))}")
+
+
+@when_read
 def factor_exists(name: str, info: Any) -> None:
     """A factor is one that computes codes here, or a service with a table."""
     context = info.context

@@ -20,8 +20,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ldapmfa.audit import printable
-from ldapmfa.config.checks import ports_taken, why_unreadable
 from ldapmfa.config import plugins
+from ldapmfa.config.checks import ports_taken, why_unreadable
 from ldapmfa.config.pages import example, toml
 from ldapmfa.config.settings import Config, class_in
 from ldapmfa.config.tables import ServiceTable
@@ -163,14 +163,14 @@ def _services(data: Mapping[str, Any]) -> tuple[dict[str, type[ServiceTable]], l
         where: Where = ("factors", name)
         try:
             if not isinstance(table, dict):
-                raise ValueError(f"must be a table: write [factors.{name}]")  # noqa: TRY004, TRY301 - listed below
+                raise ValueError(f"must be a table: write [factors.{name}]")  # noqa: TRY004 - listed below
             if kind not in installed:
-                raise ValueError(f'no such factor as "{kind}"; {nearest(kind, installed)}')  # noqa: TRY301
+                raise ValueError(f'no such factor as "{kind}"; {nearest(kind, installed)}')
             found = plugins.table_of(plugins.loaded(installed[kind]))
             if found is None:
-                raise ValueError(f"{kind} is computed here and has no settings: remove the table")  # noqa: TRY301
+                raise ValueError(f"{kind} is computed here and has no settings: remove the table")
             if name != kind and name in installed:
-                raise ValueError(f'is the name of another factor: call the table otherwise, "{kind}-2"')  # noqa: TRY301
+                raise ValueError(f'is the name of another factor: call the table otherwise, "{kind}-2"')
         except ValueError as wrong:
             mistakes.append((where, str(wrong)))
             del tables[name]
@@ -184,7 +184,8 @@ def _factors(data: Mapping[str, Any], classes: Mapping[str, Any]) -> tuple[set[s
     login = data["login"] if isinstance(data["login"], dict) else {}
     named = login.get("factors", ("totp",))
     installed = plugins.installed()
-    codes, unset = set(), set()
+    codes: set[str] = set()
+    unset: set[str] = set()
     for name in named if isinstance(named, list | tuple) else ():
         if isinstance(name, str) and name in installed and name not in classes:
             try:

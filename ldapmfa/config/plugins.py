@@ -1,7 +1,7 @@
 """Which factors are installed, and the tables of settings that services bring along.
 
-Factors are found by their entry points; those whose class has a `Table` are services. A class is imported only where the
-file, or the reference, speaks of it.
+Factors are found by their entry points; those whose class has a `Table` are services. A class is imported only where
+the file, or the reference, speaks of it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def loaded(entry: EntryPoint) -> Any:
     try:
         return entry.load()
     except Exception as error:  # noqa: BLE001 - it is somebody else's module: anything may be raised
-        raise ValueError(f"{entry.name!r} can't be loaded from {entry.value}: {type(error).__name__}: {error}") from None
+        why = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{entry.name!r} can't be loaded from {entry.value}: {why}") from None
 
 
 def table_of(found: Any) -> type[ServiceTable] | None:

@@ -329,6 +329,11 @@ class Config(BaseModel):
         """The directory behind `listener`."""
         return self.every_directory[listener.directory]
 
+    @property
+    def code_factors(self) -> tuple[str, ...]:
+        """The factors that compute codes here."""
+        return tuple(name for name in self.login.factors if name not in self.factors)
+
     def code_form(self, listener: Listen) -> CodeForm:
         """How clients of `listener` add a code to the password: its own settings, else those of [login]."""
         return CodeForm(

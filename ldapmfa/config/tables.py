@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from ldapmfa.config import checks
-from ldapmfa.config.values import File, Number, Seconds, Text, Whole
+from ldapmfa.config.values import DirectoryName, File, Number, Seconds, Text, Whole
 from ldapmfa.core.secret import Secret
 
 
@@ -43,9 +43,12 @@ class ServiceTable(Table):
     username: UserTemplate = Field("{account}", examples=["{account}@example.com"])
     """What users are called there: {account} stands for sAMAccountName or uid, {upn} for userPrincipalName, as the
     directory has them."""
+    directory: Annotated[DirectoryName | None, checks.says_which_directory] = Field(None, examples=["corp"])
+    """The identity_name of the directory whose accounts it knows; needed where there are several, as the same name may
+    be another person's in each."""
     fail_mode: Literal["closed", "open"] = "closed"
-    """What happens to those who would be asked while the service can't be reached: refused, or (open) let in by password
-    alone, unless they have a factor here. Only an outage opens: no connection, or an answer 500 and above."""
+    """What happens to those who would be asked while the service can't be reached: refused, or (open) let in by
+    password alone, unless they have a factor here. Only an outage opens: no connection, or an answer 500 and above."""
     fail_open_minutes: Annotated[Number, Field(gt=0, le=1440)] = 15
     """For how many minutes of an outage it opens at most; each such login is an alarm in the log."""
     connect_timeout: Seconds = 5

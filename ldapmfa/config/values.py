@@ -11,7 +11,8 @@ import json
 import os
 import re
 import string
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -21,7 +22,6 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Strict, ValidationInfo
 
 from ldapmfa.wire.dn import prepare
-
 
 #: How a user may be asked: a service, a method and a device, of which only the method must be given.
 METHOD: Final = re.compile(r"(?:([a-z0-9][a-z0-9_-]*)/)?([a-z][a-z0-9_-]*)(?::([ -~]+))?")
@@ -39,9 +39,9 @@ class Reading:
     base: Path
     check_files: bool
     directories: Mapping[str, str]
-    codes: Set[str] = frozenset()
-    services: Set[str] = frozenset()
-    unset: Set[str] = frozenset()
+    codes: AbstractSet[str] = frozenset()
+    services: AbstractSet[str] = frozenset()
+    unset: AbstractSet[str] = frozenset()
     names: set[str] = field(default_factory=set)
 
 

@@ -9,157 +9,42 @@ Verdict; what is broken is raised into the generator and ends it.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
-from dataclasses import dataclass
-from typing import Any, Final, Literal, assert_never
+from collections.abc import Generator, Mapping
+from typing import Any, Final, assert_never
 
 from ldapmfa.core.identity import Identity, Unidentified
-from ldapmfa.core.policy import Address, Policy, Recall, Shape
-from ldapmfa.core.secret import CodeForm, Secret, Typed, is_usable, split
-from ldapmfa.wire import dn, ldap
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """What a client asks for. `client` is None where its address is not known (or there is none)."""
-
-    name: str
-    typed: Secret
-    directory: str
-    client: Address | None
-    form: CodeForm
-    policy: Policy
-
-    @property
-    def normalised_name(self) -> str:
-        """The typed name in one spelling, for hints."""
-        return dn.normalise_name(self.name)
-
-
-# -- questions, each with what it is answered by
-
-
-@dataclass(frozen=True, slots=True)
-class RecallName:
-    """What is remembered of the typed name? Answered by `Remembered`."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """Answer to RecallName; `refused`: the shape in which the directory refused this name lately."""
-
-    recall: Recall
-    refused: Shape | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyPassword:
-    """Does the directory accept this password? Asked once. Answered by `PasswordAnswer`."""
-
-    password: Secret
-    shape: Shape
-
-
-@dataclass(frozen=True, slots=True)
-class PasswordAnswer:
-    """The directory's BindResponse: its result code, its text, and its octets, to be passed on after a success."""
-
-    code: int
-    text: str
-    raw: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Identify:
-    """Whom did that bind? Answered by `Identity` or `Unidentified`."""
-
-
-@dataclass(frozen=True, slots=True)
-class HasFactor:
-    """Has this account a factor, or one waiting for it? Answered by a bool."""
-
-    identity: Identity
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyCode:
-    """Is this code right, and are we the first to use it? Burnt, and the success recorded, if so.
-
-    Answered by `CodeAnswer`.
-    """
-
-    identity: Identity
-    code: Secret
-
-
-CodeResult = Literal["accepted", "wrong", "replayed", "locked", "not-enrolled"]
-
-
-@dataclass(frozen=True, slots=True)
-class CodeAnswer:
-    """What became of a code; `factor` is the kind that accepted it."""
-
-    result: CodeResult
-    factor: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AskApproval:
-    """Does the account's owner say yes, elsewhere? It may take long. Answered by `Approval`."""
-
-    identity: Identity
-    kind: str
-
-
-@dataclass(frozen=True, slots=True)
-class Approval:
-    """What the owner said; `parked`: the link on which the account was bound was given up meanwhile.
-
-    `why` it was not given: the owner said no, is being asked for another login, or may not log in.
-    """
-
-    given: bool
-    parked: bool = False
-    why: Literal["denied", "asked-already", "locked"] = "denied"
-
-
-@dataclass(frozen=True, slots=True)
-class Admit:
-    """Record a success without a code, durably. Answered by None."""
-
-    identity: Identity
-    reason: Literal["exempt", "password-only", "approved"]
-    factor: str | None = None
-
-
-Question = RecallName | VerifyPassword | Identify | HasFactor | VerifyCode | AskApproval | Admit
-
-
-# -- verdicts
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """Success; `answer` is the directory's own BindResponse."""
-
-    answer: bytes
-    identity: Identity
-    reason: str
-    factor: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """No; all reasons look alike to the client. `detail` is for the record."""
-
-    reason: str
-    identity: Identity | None = None
-    detail: str = ""
-
-
-Verdict = Accepted | Refused
+from ldapmfa.core.policy import Choice, Policy, Shape
+from ldapmfa.core.questions import (
+    Accepted,
+    Admit,
+    Answered,
+    Approval,
+    Asked,
+    Attempt,
+    AwaitApproval,
+    CodeAnswer,
+    CodeIsSent,
+    Identify,
+    LookUp,
+    MayOpen,
+    PasswordAnswer,
+    Question,
+    Reason,
+    RecallName,
+    Refused,
+    Remembered,
+    Reuse,
+    Reused,
+    Standing,
+    StartPrompt,
+    Unreachable,
+    Verdict,
+    VerifyAtService,
+    VerifyCode,
+    VerifyPassword,
+)
+from ldapmfa.core.secret import Secret, Typed, is_usable, split
+from ldapmfa.wire import ldap
 
 #: Result codes of a bind by which a directory says that it can't answer now, or not like this.
 _BROKEN: Final = frozenset(
@@ -210,17 +95,30 @@ def login(attempt: Attempt) -> Generator[Question, Any, Verdict]:
     if isinstance(bound, Refused):
         return bound
     identity, answer = bound
-    exempt = attempt.policy.exempts(identity, attempt.client)
+    policy = attempt.policy
+    exempt = policy.exempts(identity, attempt.client)
     if not identity.has_entry and not exempt:
         return Refused("no-entry", identity)
+    if exempt and not typed.is_cut:
+        return (yield from _admitted(identity, answer, "exempt"))
+    if policy.reuses:
+        reused: Reused | None = yield Reuse(identity)
+        if reused:
+            return Accepted(answer, identity, reused.reason, reused.factor)
     if typed.code is not None:
-        return (yield from _code(typed.code, identity, answer))
-    if exempt:
-        yield Admit(identity, "exempt")
-        return Accepted(answer, identity, "exempt")
-    if attempt.policy.approval is not None:
-        return (yield from _approval(attempt.policy.approval, typed.password, shape, identity, answer))
-    return (yield from _without_factor(attempt, identity, answer))
+        return (yield from _code(typed, typed.code, policy, identity, answer))
+    if policy.services:
+        return (yield from _asked(typed, shape, policy, identity, answer))
+    standing: Standing = yield LookUp(identity)
+    return (yield from _without_factor(standing, policy, identity, answer))
+
+
+def _admitted(
+    identity: Identity, answer: bytes, reason: Reason, factor: str | None = None
+) -> Generator[Question, Any, Verdict]:
+    """Success, recorded before it is told."""
+    yield Admit(identity, reason, factor)
+    return Accepted(answer, identity, reason, factor)
 
 
 def _password(password: Secret, shape: Shape) -> Generator[Question, Any, tuple[Identity, bytes] | Refused]:
@@ -237,50 +135,59 @@ def _password(password: Secret, shape: Shape) -> Generator[Question, Any, tuple[
 
 
 def _taken_apart(attempt: Attempt) -> Generator[Question, Any, tuple[Typed, Shape]]:
-    """What was typed, as password and code; nobody is asked where nothing in it looks like a code."""
+    """What was typed, as password and code or method; nobody is asked where nothing in it looks like one."""
     typed = split(attempt.typed, attempt.form)
-    if typed.code is None:
+    if not typed.is_cut:
         return typed, "whole"
     name = attempt.normalised_name
     memory: Remembered = yield RecallName(name)
-    shape = attempt.policy.shape(name, memory.recall, memory.refused, attempt.client, attempt.directory)
+    shape = attempt.policy.shape(
+        name, memory.recall, memory.refused, attempt.client, attempt.directory, marked=typed.marked
+    )
     return (typed if shape == "cut" else Typed(attempt.typed, None)), shape
 
 
-def _without_factor(attempt: Attempt, identity: Identity, answer: bytes) -> Generator[Question, Any, Verdict]:
-    """The password was right, and nothing else was shown: enough for nobody who has, or must have, a factor."""
-    has_factor: bool = yield HasFactor(identity)
-    if has_factor:
-        return Refused("no-code", identity)
-    if attempt.policy.unenrolled == "refuse":
-        return Refused("not-enrolled", identity)
-    yield Admit(identity, "password-only")
-    return Accepted(answer, identity, "password-only")
-
-
-def _approval(
-    kind: str, password: Secret, shape: Shape, identity: Identity, answer: bytes
+def _without_factor(
+    standing: Standing, policy: Policy, identity: Identity, answer: bytes
 ) -> Generator[Question, Any, Verdict]:
-    """The password was right; its owner is asked. If the link was given up meanwhile, the password must bind again.
-
-    What was true when the question was put need not be true when it is answered: the same account must be bound, and
-    the new answer is the one passed on.
-    """
-    approval: Approval = yield AskApproval(identity, kind)
-    if not approval.given:
-        return Refused(approval.why, identity)
-    if approval.parked:
-        again = yield from _password(password, shape)
-        if isinstance(again, Refused):
-            return again
-        if again[0].key != identity.key:
-            return Refused("another-account", identity, again[0].key)
-        identity, answer = again
-    yield Admit(identity, "approved", kind)
-    return Accepted(answer, identity, "approved", kind)
+    """The password was right, and nothing else was shown: enough for nobody who has, or must have, a factor."""
+    if standing.enrolled:
+        return Refused("no-code", identity)
+    if policy.unenrolled == "refuse":
+        return Refused("not-enrolled", identity)
+    return (yield from _admitted(identity, answer, "password-only"))
 
 
-def _code(code: Secret, identity: Identity, answer: bytes) -> Generator[Question, Any, Verdict]:
+# -- codes
+
+
+def _code(
+    typed: Typed, code: Secret, policy: Policy, identity: Identity, answer: bytes
+) -> Generator[Question, Any, Verdict]:
+    """The code is of a service that sent one, of a factor here, or else of a service that knows the user's codes."""
+    if not policy.services:
+        return (yield from _own_code(code, identity, answer))
+    standing: Standing = yield LookUp(identity)
+    if standing.locked:
+        return Refused("locked", identity)
+    services = [standing.sent] if standing.sent else policy.code_services(identity.directory)
+    if not services or (standing.enrolled and not standing.sent):
+        return (yield from _own_code(code, identity, answer))
+    unreachable: dict[str, str] = {}
+    for service in services:
+        found: Answered | Unreachable = yield VerifyAtService(identity, service, code, typed.password)
+        if isinstance(found, Unreachable):
+            unreachable[service] = found.detail
+        elif found.given:
+            return (yield from _admitted(identity, answer, "code", service))
+        elif found.why != "not-enrolled":
+            return Refused(found.why, identity, found.detail)
+    if unreachable:
+        return (yield from _outage(unreachable, standing, policy, identity, answer))
+    return Refused("not-enrolled", identity)
+
+
+def _own_code(code: Secret, identity: Identity, answer: bytes) -> Generator[Question, Any, Verdict]:
     verified: CodeAnswer = yield VerifyCode(identity, code)
     match verified.result:
         case "accepted":
@@ -291,3 +198,87 @@ def _code(code: Secret, identity: Identity, answer: bytes) -> Generator[Question
             return Refused(verified.result, identity)
         case unknown:
             assert_never(unknown)
+
+
+# -- approvals
+
+
+class ServiceUnreachable(Exception):  # noqa: N818 - named as what is the case
+    """Nobody could be asked, and nothing opens: the login is broken."""
+
+
+def _asked(
+    typed: Typed, shape: Shape, policy: Policy, identity: Identity, answer: bytes
+) -> Generator[Question, Any, Verdict]:
+    """The password was right; the first service that can ask its owner decides."""
+    standing: Standing = yield LookUp(identity)
+    if standing.locked:
+        return Refused("locked", identity)
+    unreachable: dict[str, str] = {}
+    elsewhere: Answered | None = None
+    for choice in policy.choices(identity.directory, typed.method, standing.method):
+        began: Answered | Asked | CodeIsSent | Unreachable = yield StartPrompt(identity, choice, typed.password)
+        match began:
+            case Unreachable(detail):
+                unreachable[choice.service] = detail
+            case CodeIsSent():
+                return Refused("code-sent", identity, choice.service)
+            case Asked(shared):
+                return (yield from _approval(choice, typed, shape, identity, answer, shared=shared))
+            case Answered(given=True):
+                return (yield from _admitted(identity, answer, "approved", choice.service))
+            case Answered(why="not-enrolled" | "no-method"):
+                elsewhere = began if elsewhere is None or began.why == "no-method" else elsewhere
+            case Answered(_, why, detail):
+                return Refused(why, identity, detail)
+            case unknown:
+                assert_never(unknown)
+    if unreachable:
+        return (yield from _outage(unreachable, standing, policy, identity, answer))
+    if elsewhere and elsewhere.why == "no-method":
+        return Refused("no-method", identity, elsewhere.detail)
+    if elsewhere is None and typed.method is not None:
+        return Refused("no-method", identity)
+    if elsewhere is None and policy.serves(identity.directory):
+        return Refused("no-code", identity)
+    return (yield from _without_factor(standing, policy, identity, answer))
+
+
+def _approval(
+    choice: Choice, typed: Typed, shape: Shape, identity: Identity, answer: bytes, *, shared: bool
+) -> Generator[Question, Any, Verdict]:
+    """The owner is being asked. If the link was given up meanwhile, the password must bind again.
+
+    What was true when the question was put need not be true when it is answered: the same account must be bound, and
+    the new answer is the one passed on.
+    """
+    approval: Approval = yield AwaitApproval()
+    if not approval.given:
+        return Refused(approval.why, identity, approval.detail)
+    if approval.parked:
+        again = yield from _password(typed.password, shape)
+        if isinstance(again, Refused):
+            return again
+        if again[0].key != identity.key:
+            return Refused("another-account", identity, again[0].key)
+        identity, answer = again
+    if not shared:
+        return (yield from _admitted(identity, answer, "approved", choice.service))
+    reused: Reused | None = yield Reuse(identity)
+    if reused is None:
+        return Refused("denied", identity)
+    return Accepted(answer, identity, reused.reason, reused.factor)
+
+
+def _outage(
+    unreachable: Mapping[str, str], standing: Standing, policy: Policy, identity: Identity, answer: bytes
+) -> Generator[Question, Any, Verdict]:
+    """Nobody could be asked. It opens where all that can't be reached may, for those without a factor here."""
+    if not standing.enrolled and not standing.sent and all(policy.opens(service) for service in unreachable):
+        for service in unreachable:
+            may_open: bool = yield MayOpen(service)
+            if not may_open:
+                break
+        else:
+            return (yield from _admitted(identity, answer, "failed-open", next(iter(unreachable))))
+    raise ServiceUnreachable("; ".join(unreachable.values()))

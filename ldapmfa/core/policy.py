@@ -1,4 +1,4 @@
-"""Which factors this identity, from this place, must show; and whether a code is to be cut from what was typed.
+"""Which factors this identity, from this place, must show, and how it is asked; and whether a code is to be cut off.
 
 An account is exempt only by the identity that the directory confirmed. What is known of the *typed* name is a hint:
 it decides whether a code is cut off before the directory is asked, so a wrong hint can only cause a refusal.
@@ -7,9 +7,10 @@ it decides whether a code is cut off before the directory is asked, so a wrong h
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from ldapmfa.core.identity import Identity
 from ldapmfa.wire import dn
@@ -61,34 +62,121 @@ class Recall:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceRule:
+    """A service at which factors are verified: how it may be asked, of accounts in which directory (None: in any).
+
+    `opens`: whether its users are let in by password alone while it can't be reached.
+    """
+
+    name: str
+    methods: Sequence[str] = ()
+    takes_codes: bool = False
+    opens: bool = False
+    directory: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One way to ask an account's owner: at which service, how ("" as it prefers), on which device ("" any)."""
+
+    service: str
+    method: str = ""
+    device: str = ""
+
+
+#: The preferred method of an account whose owner is never asked, and types codes.
+CODES_ONLY: Final = "code"
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """What a listener asks of those who log in through it.
 
-    `approval`: the kind of the factor that asks the account's owner where no code was typed, if there is one.
+    `services` are asked in this order where no code was typed. `reuses`: whether a success, or an approval that came
+    late, may count for an equal bind.
     """
 
     exempt: Sequence[Exempt] = ()
     unenrolled: Literal["refuse", "password-only"] = "refuse"
-    approval: str | None = None
+    services: Sequence[ServiceRule] = ()
+    reuses: bool = False
 
     def exempts(self, identity: Identity, client: Address | None) -> bool:
         """Whether the account that was bound needs no code from where the client is."""
         return any(entry.covers(client, identity.directory) and entry.is_account(identity) for entry in self.exempt)
 
+    def code_services(self, directory: str) -> list[str]:
+        """The services that verify codes of accounts in `directory` which nobody announced."""
+        return [rule.name for rule in self._of(directory) if rule.takes_codes]
+
+    def choices(self, directory: str, typed: str | None, preferred: str | None) -> list[Choice]:
+        """How to ask an account in `directory`: as was `typed`, else as `preferred`, else in the configured order.
+
+        Both are written ``SERVICE/METHOD:DEVICE`` or a part of it. What is preferred counts as long as there is such
+        a way; what was typed must be one.
+        """
+        rules = [rule for rule in self._of(directory) if rule.methods]
+        if typed is not None:
+            return _ways(rules, typed)
+        if preferred == CODES_ONLY:
+            return []
+        ways = _ways(rules, preferred) if preferred is not None else []
+        return ways or [Choice(rule.name) for rule in rules]
+
+    def serves(self, directory: str) -> bool:
+        """Whether any service is for accounts in `directory`."""
+        return bool(self._of(directory))
+
+    def opens(self, service: str) -> bool:
+        """Whether an outage of `service` lets its users in."""
+        return any(rule.opens for rule in self.services if rule.name == service)
+
+    def _of(self, directory: str) -> list[ServiceRule]:
+        return [rule for rule in self.services if rule.directory in (None, directory)]
+
     def shape(
-        self, name: str, recall: Recall, refused: Shape | None, client: Address | None, directory: str
+        self,
+        name: str,
+        recall: Recall,
+        refused: Shape | None,
+        client: Address | None,
+        directory: str,
+        *,
+        marked: bool = False,
     ) -> Shape:
-        """Whether to cut a code from a password typed for `name` (normalised).
+        """Whether to cut a code, or a keyword, from a password typed for `name` (normalised).
 
         `refused` is the shape in which this name's last attempt was refused by the directory, if that was lately:
-        where a password alone may do and the name is unknown, the other one is tried next.
+        where a password alone may do and the name is unknown, the other one is tried next. `marked`: a delimiter
+        stands before what would be cut.
         """
         if any(entry.covers(client, directory) and dn.normalise_name(entry.account) == name for entry in self.exempt):
             return "whole"
         if recall.pending or recall.enrolled:
             return "cut"
         if recall.codeless:
-            return "whole"
-        if self.unenrolled == "refuse" and self.approval is None:
+            return "cut" if self.services and refused == "whole" else "whole"
+        if self.unenrolled == "refuse" and not self.services:
             return "cut"
-        return "cut" if refused == "whole" else "whole"
+        first: Shape = "cut" if marked and self.services else "whole"
+        if refused != first:
+            return first
+        return "whole" if first == "cut" else "cut"
+
+
+_WAY: Final = re.compile(r"(?:([^/:]+)/)?([^/:]*)(?::(.+))?", re.DOTALL)
+
+
+def _ways(rules: Sequence[ServiceRule], text: str) -> list[Choice]:
+    """The ways that `text` means: of the service it names, or of every one that has the method, in order."""
+    found = _WAY.fullmatch(text)
+    if found is None:
+        return []
+    service, method, device = found[1], found[2], found[3] or ""
+    if service is None and any(rule.name == method for rule in rules):
+        service, method = method, ""
+    return [
+        Choice(rule.name, method, device)
+        for rule in rules
+        if service in (None, rule.name) and (method in rule.methods or (service and not method))
+    ]

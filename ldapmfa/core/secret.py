@@ -1,7 +1,7 @@
 """What was typed into the password field, and how it is kept from being seen.
 
 Promised here: a `Secret` shows stars wherever it is printed, and `split` decides by syntax alone what is
-password and what is code, so that the directory sees one bind for one attempt (RFC 4513 section 5.1.3 lets
+password and what is code or keyword, so that the directory sees one bind for one attempt (RFC 4513 section 5.1.3 lets
 a password be any octets; nothing here normalises them).
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hmac
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 
@@ -48,26 +49,44 @@ _BLANK: Final = b" \t\r\n\v\f\0"
 
 @dataclass(frozen=True, slots=True)
 class CodeForm:
-    """Where in the password field a listener expects the code.
+    """Where in the password field a listener expects the code, or a keyword.
 
-    `delimiter` is one octet, or None where the code is the last `digits` octets (style "suffix").
+    `delimiter` is one octet, or None where the code is the last `digits` octets (style "suffix"). `keywords` are in
+    lower case, each with the method it stands for; they are expected behind `mark`, whatever the style.
     """
 
     digits: int = 6
     delimiter: bytes | None = None
+    keywords: Mapping[bytes, str] = field(default_factory=dict)
+    mark: bytes = b","
 
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """What was typed, taken apart: `code` is None where nothing in it looks like one."""
+    """What was typed, taken apart: there is a code or a method, or nothing in it looks like one.
+
+    `method` is what the keyword stands for, with the device that was typed behind it. `marked`: it stood behind a
+    delimiter, as the end of few passwords does.
+    """
 
     password: Secret
     code: Secret | None
+    method: str | None = None
+    marked: bool = False
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether there is anything but a password."""
+        return self.code is not None or self.method is not None
 
 
 def split(typed: Secret, form: CodeForm) -> Typed:
-    """The password and the code in `typed`, by syntax alone."""
+    """The password and the code, or what a keyword stands for, in `typed`, by syntax alone."""
     octets = typed.reveal()
+    password, found, word = octets.rpartition(form.mark)
+    method = _method(word, form.keywords) if found else None
+    if method:
+        return Typed(Secret(password), None, method, marked=True)
     if form.delimiter is None:
         cut = len(octets) - _code_size(octets, form.digits)
         password, code = octets[:cut], octets[cut:]
@@ -77,9 +96,19 @@ def split(typed: Secret, form: CodeForm) -> Typed:
             code = b""
     if not code:
         return Typed(typed, None)
-    return Typed(Secret(password), Secret(code.lower()))
+    return Typed(Secret(password), Secret(code.lower()), marked=form.delimiter is not None)
 
 
+def _method(word: bytes, keywords: Mapping[bytes, str]) -> str | None:
+    """What `word` stands for, if it is a keyword; a digit behind one is the user's first, second, ... device."""
+    word = word.lower()
+    if word in keywords:
+        return keywords[word]
+    method = keywords.get(word[:-1]) if word[-1:] in _DEVICES else None
+    return f"{method}:{word[-1:].decode()}" if method and ":" not in method else None
+
+
+_DEVICES: Final = tuple(b"%d" % number for number in range(1, 10))
 _RECOVERY_SIZE: Final = len("rc-xxxx-xxxx-xxxx")
 
 
@@ -92,10 +121,11 @@ def _code_size(octets: bytes, digits: int) -> int:
 
 
 def is_usable(typed: Secret, form: CodeForm) -> bool:
-    """Whether something is left to send to the directory when the code is gone.
+    """Whether something is left to send to the directory when the code or keyword is gone.
 
-    A password that is nothing but a code, blank or with a NUL in it never reaches a directory, whoever types it:
-    some take it for an empty one, and an empty one for an anonymous bind that succeeds (RFC 4513 section 5.1.2).
+    A password that is nothing but a code or a keyword, blank or with a NUL in it never reaches a directory, whoever
+    types it: some take it for an empty one, and an empty one for an anonymous bind that succeeds (RFC 4513 section
+    5.1.2).
     """
     password = split(typed, form).password.reveal()
     return bool(password.strip(_BLANK)) and b"\0" not in password

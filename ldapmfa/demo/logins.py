@@ -1,8 +1,9 @@
-"""The five logins of the demo: what is typed, what must come of it, and what did.
+"""The logins of the demo: what is typed, which button is pressed, what must come of it, and what did.
 
 Promised here: the client shares no code with the proxy (it is ldaptor's), and an outcome is right only if the client
 saw the expected result code *and* the audit trail gives the expected reason under the reference code that the client
-was shown. Not in here: how that looks on a terminal (`ldapmfa.demo.run`).
+was shown *and*, where a push is played, the page asked what it must while the client still waited. Not in here: how
+that looks on a terminal (`ldapmfa.demo.terminal`).
 
 Importing this imports the reactor (ldaptor does).
 """
@@ -23,7 +24,12 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 
 from ldapmfa.accounts import Operator
 from ldapmfa.audit import LoginEnded
+from ldapmfa.demo.browser import Browser
 from ldapmfa.demo.directory import ALICE, ALICE_PASSWORD, BASE
+
+#: What the listener is called at which a push is the second factor: the page shows it.
+APPLICATION: Final = "demo-app"
+_QUESTION: Final = f"alice wants to sign in to {APPLICATION} from 127.0.0.1"
 
 #: Seconds an answer may take, or a note of the audit trail.
 _PATIENCE: Final = 10.0
@@ -40,21 +46,29 @@ class Codes:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A result code, the audit trail's reason ("" where nobody tried to log in), and the entries that were found."""
+    """A result code, the audit trail's reason ("" where nobody tried to log in), and the entries that were found.
+
+    `asked` is the question that the page showed while the client waited, if it did.
+    """
 
     code: int
     reason: str = ""
     entries: tuple[str, ...] = ()
+    asked: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """One of the five. `suffix` is what follows the password, a field of `Codes` or ""; None: there is no bind."""
+    """One of them. `suffix` is what follows the password, a field of `Codes` or ""; None: there is no bind.
+
+    `pressed` is the button of the page that is pressed, in a login that waits for one.
+    """
 
     title: str
     story: str
     suffix: str | None
     expected: Outcome
+    pressed: str = ""
 
     def typed(self, codes: Codes) -> str | None:
         """What the client sends as its password."""
@@ -79,7 +93,29 @@ LOGINS: Final = (
         Outcome(49, "replayed-code"),
     ),
     Login("A search before any bind", "Somebody searches without having logged in at all.", None, Outcome(50)),
+    Login(
+        "A push, approved",
+        "Alice types her password alone, and her phone asks whether it is she; then she searches for herself.",
+        "",
+        Outcome(0, "approved", (ALICE,), _QUESTION),
+        "Approve",
+    ),
+    Login(
+        "A push, denied",
+        "Alice has changed her mind.",
+        "",
+        Outcome(49, "denied", asked=_QUESTION),
+        "Deny",
+    ),
+    Login(
+        "A push, reported as fraud",
+        "Somebody else knows Alice's password; her phone asks, and she reports it.",
+        "",
+        Outcome(49, "fraud", asked=_QUESTION),
+        "Report fraud",
+    ),
 )
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -96,22 +132,40 @@ def is_right(login: Login, seen: Seen) -> bool:
     return seen.outcome == login.expected
 
 
-async def play(login: Login, codes: Codes, reactor: Any, port: int, operator: Operator) -> Seen:
-    """Play `login` against the proxy at `port`, and let `operator` look up what is on record of it."""
-    typed = login.typed(codes)
-    async with asyncio.timeout(_PATIENCE), _connected(reactor, port) as client:
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where they are played: the proxy's ports for codes and for pushes, the page, and who looks up the record."""
+
+    reactor: Any
+    code_port: int
+    push_port: int
+    browser: Browser
+    operator: Operator
+
+
+async def play(login: Login, codes: Codes, stage: Stage) -> Seen:
+    """Play `login`, and look up what is on record of it."""
+    typed, operator = login.typed(codes), stage.operator
+    port = stage.push_port if login.pressed else stage.code_port
+    asked = ""
+    async with asyncio.timeout(_PATIENCE), _connected(stage.reactor, port) as client:
         if typed is None:
             entries, answer = await _search(client)
         else:
             request = pureldap.LDAPBindRequest(dn=ALICE, auth=typed)
-            answer = await client.send(request).asFuture(asyncio.get_running_loop())
+            bound = client.send(request).asFuture(asyncio.get_running_loop())
+            if login.pressed:
+                answer, asked = await asyncio.gather(bound, stage.browser.press(login.pressed, bound))
+            else:
+                answer = await bound
             entries = (await _search(client))[0] if answer.resultCode == 0 else ()
     text = answer.errorMessage.decode(errors="replace")
     reference = found[1] if (found := _REFERENCE.search(text)) else ""
     record = None
     if typed is not None:
         record = await (_refusal(operator, reference) if reference else _last_success(operator))
-    return Seen(Outcome(answer.resultCode, record.reason if record else "", entries), text, reference, record)
+    outcome = Outcome(answer.resultCode, record.reason if record else "", entries, asked)
+    return Seen(outcome, text, reference, record)
 
 
 @asynccontextmanager

@@ -1,8 +1,9 @@
-"""`ldapmfa demo`: a directory, the proxy in front of it and five logins, in one process and on loopback.
+"""`ldapmfa demo`: a directory, the proxy in front of it and eight logins, in one process and on loopback.
 
 Promised here: the proxy is the real one, started from a real configuration; everything it writes lies in a temporary
-directory that is gone when this ends, however it ends; the exit code is 0 only if all five outcomes were right.
-Not in here: the logins (`ldapmfa.demo.logins`), the directory (`ldapmfa.demo.directory`).
+directory that is gone when this ends, however it ends; the exit code is 0 only if all outcomes were right. Not in
+here: the logins (`ldapmfa.demo.logins`), the directory (`ldapmfa.demo.directory`), the page that stands for a phone
+(`ldapmfa.demo.approval`), how it looks (`ldapmfa.demo.terminal`).
 """
 
 from __future__ import annotations
@@ -19,26 +20,25 @@ import time
 import tomllib
 from collections.abc import AsyncIterator, Coroutine
 from importlib import import_module
-from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import pyotp
-import segno
 from rich.console import Console
 from rich.live import Live
-from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ReactorNotRunning
 
 from ldapmfa import factors, tap
 from ldapmfa.accounts import Accounts, Admin, Enrolled, Operator
-from ldapmfa.cli.reasons import explained
-from ldapmfa.config import Config
+from ldapmfa.config import Config, ServiceTable
+from ldapmfa.demo.approval import KIND, Phone, served
+from ldapmfa.demo.browser import Browser
+from ldapmfa.demo.terminal import Terminal
 from ldapmfa.errors import LdapMfaError
+from ldapmfa.factors.service import Tools
 from ldapmfa.store import Store
 from ldapmfa.store.seal import Seal
 
@@ -49,7 +49,13 @@ _AROUND: Final = range(-3, 4)
 
 _CONFIGURATION: Final = """\
 [[listen]]
-endpoint = "tcp:{port}:interface=127.0.0.1"
+endpoint = "tcp:{code_port}:interface=127.0.0.1"
+name = "codes"
+
+[[listen]]
+endpoint = "tcp:{push_port}:interface=127.0.0.1"
+name = "{application}"
+deadline = 60
 
 [directory]
 uris = ["ldap://127.0.0.1:{directory_port}"]
@@ -61,22 +67,16 @@ key_file = {key_file}
 [login]
 factors = ["totp"]
 code = "suffix"
+prompts = 1000
 
 [[exempt]]
 account = "{service}"
 networks = ["127.0.0.0/8"]
 """
 
-_CODES: Final = {
-    0: "success",
-    49: "invalidCredentials",
-    50: "insufficientAccessRights",
-    52: "unavailable",
-}
-
 
 def main(once: bool) -> int:  # noqa: FBT001 - `ldapmfa demo --once`, nothing else calls it
-    """Show the demo; with `once` end after the five logins, else keep serving until Ctrl-C. Gives the exit code."""
+    """Show the demo; with `once` end after the logins, else keep serving until Ctrl-C. Gives the exit code."""
     tap.install()
     from twisted.internet import reactor  # noqa: PLC0415 - installed just now
 
@@ -138,25 +138,27 @@ class Demo:
         self._service: Any = import_module("ldapmfa.net.service")
         self._reactor = reactor
         self._console = console
+        self._terminal = Terminal(console)
         self._file = place / "ldapmfa.toml"
-        self._port = _free_port()
+        self._code_port, self._push_port = _free_ports(2)
 
     async def show(self, *, once: bool) -> bool:
-        """The whole demo; whether all five outcomes were right."""
+        """The whole demo; whether all outcomes were right."""
         service = self._service
         service.configure_log("text", "warning")
         service.forward_twisted_log()
         async with self._embedded_directory() as directory_port:
             config = self._configured(directory_port)
             store = await service.open_store(config)
-            async with _closing(store), self._proxy(config):
-                self._introduce(directory_port)
+            phone = Phone(ServiceTable(kind=KIND), Tools())
+            async with _closing(store), self._proxy(config, phone), served(phone, self._reactor) as page:
+                self._introduce(directory_port, page)
                 admin = self._admin(config, store)
                 otp = await self._enrol(admin)
-                step, right = await self._play(otp, admin)
+                step, right = await self._play(otp, admin, page)
                 if not once:
                     with contextlib.suppress(asyncio.CancelledError):  # Ctrl-C, the ordinary end
-                        await self._serve(otp, step)
+                        await self._serve(otp, step, page)
         return right
 
     # -- the house
@@ -173,7 +175,9 @@ class Demo:
         """The configuration, as a file too: whoever keeps the demo running may point commands at it."""
         place = self._file.parent
         text = _CONFIGURATION.format(
-            port=self._port,
+            code_port=self._code_port,
+            push_port=self._push_port,
+            application=self._logins.APPLICATION,
             directory_port=directory_port,
             url=json.dumps(f"sqlite:///{place / 'state.db'}"),
             key_file=json.dumps(str(place / "store.key")),
@@ -190,9 +194,9 @@ class Demo:
         return Accounts(store, known, config.login.issuer, clock=time.time, entropy=os.urandom).as_admin("demo")
 
     @contextlib.asynccontextmanager
-    async def _proxy(self, config: Config) -> AsyncIterator[None]:
+    async def _proxy(self, config: Config, phone: Phone) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
-        proxy = self._service.LdapMfa(config, self._reactor)
+        proxy = self._service.LdapMfa(config, self._reactor, {"services": {KIND: phone}})
         proxy.startService()
         try:
             await proxy.started.asFuture(loop)
@@ -206,11 +210,13 @@ class Demo:
 
     # -- what is told
 
-    def _introduce(self, directory_port: int) -> None:
-        self._console.rule("ldapmfa: a second factor in front of a directory", characters="-")
-        self._tell(
+    def _introduce(self, directory_port: int, page: str) -> None:
+        self._terminal.title("ldapmfa: a second factor in front of a directory")
+        self._terminal.tell(
             ("directory", f"ldap://127.0.0.1:{directory_port}, embedded: alice and a service account"),
-            ("proxy", f"ldap://127.0.0.1:{self._port}, in front of it; clients log in here"),
+            ("proxy", f"ldap://127.0.0.1:{self._code_port}, in front of it; clients log in here, with a code"),
+            (self._logins.APPLICATION, f"ldap://127.0.0.1:{self._push_port}, the same; here the factor is a push"),
+            ("phone", f"{page}, a page that stands for the phone that gets it"),
             ("settings", f"{self._file}, gone when this ends"),
         )
 
@@ -223,14 +229,13 @@ class Demo:
         otp = pyotp.parse_uri(uri)
         if not isinstance(otp, pyotp.TOTP):
             raise TypeError("a TOTP's URI is none")
-        self._heading("Alice gets a token", "Scan the code with an authenticator app, or don't: the demo knows it too.")
-        if not self._console.options.ascii_only:
-            self._console.print(Padding(qr_code(uri, colours=self._console.color_system is not None), (1, 2)))
-        self._console.print(uri, soft_wrap=True)
+        story = "Scan the code with an authenticator app, or don't: the demo knows it too."
+        self._terminal.heading("Alice gets a token", story)
+        self._terminal.scan(uri)
         return otp
 
-    async def _play(self, otp: pyotp.TOTP, operator: Operator) -> tuple[int, bool]:
-        """The five logins; the step whose code was used up, and whether all outcomes were right."""
+    async def _play(self, otp: pyotp.TOTP, operator: Operator, page: str) -> tuple[int, bool]:
+        """The logins; the step whose code was used up, and whether all outcomes were right."""
         left = otp.interval - time.time() % otp.interval
         if left < _TOO_SHORT:
             self._console.print(f"The present code ends in {left:.1f} s: waiting for the next one.")
@@ -239,46 +244,24 @@ class Demo:
         codes = self._logins.Codes(otp.generate_otp(step), _wrong_code(otp, step))
         ends = time.strftime("%H:%M:%S", time.localtime((step + 1) * otp.interval))
         self._console.print(f"The code of the moment: {codes.right} (until {ends})", style="bold")
+        stage = self._logins.Stage(self._reactor, self._code_port, self._push_port, Browser(page), operator)
         right = []
         for number, login in enumerate(self._logins.LOGINS, 1):
-            seen = await self._logins.play(login, codes, self._reactor, self._port, operator)
+            seen = await self._logins.play(login, codes, stage)
             right.append(self._logins.is_right(login, seen))
-            self._explain(number, login, codes, seen, right=right[-1])
-        count = f"{sum(right)} of {len(right)} outcomes are as they must be."
-        self._console.print()
-        self._console.print(count, style="bold green" if all(right) else "bold red")
+            self._terminal.explain(number, login, login.typed(codes), seen, right=right[-1])
+        self._terminal.count(right)
         return step, all(right)
 
-    def _explain(self, number: int, login: Any, codes: Any, seen: Any, *, right: bool) -> None:
-        self._heading(f"{number}. {login.title}", login.story)
-        typed = login.typed(codes)
-        on_record = f"; on record: {login.expected.reason}" if login.expected.reason else ""
-        said = f', "{seen.text}"' if seen.text else ""
-        facts = [
-            ("typed", typed if typed is not None else "nothing"),
-            ("expected", _in_words(login.expected) + on_record),
-            ("seen", _in_words(seen.outcome) + said),
-        ]
-        why = "No bind came before it: the proxy answers this itself, and nothing reaches the directory."
-        if seen.record:
-            named = f", under the reference {seen.reference}" if seen.reference else ""
-            detail = f" ({seen.record.detail})" if seen.record.detail else ""
-            facts.append(("audit", f"{seen.record.outcome}, {seen.record.reason}{detail}{named}"))
-            why = explained(seen.record.reason).meaning
-        facts.append(("why", why))
-        self._tell(*facts)
-        tick, cross = ("OK", "WRONG") if self._console.options.ascii_only else ("✓", "✗")
-        if right:
-            self._console.print(f"  {tick} as it must be", style="green")
-        else:
-            self._console.print(f"  {cross} not as it must be", style="bold red")
-
-    async def _serve(self, otp: pyotp.TOTP, used: int) -> None:
+    async def _serve(self, otp: pyotp.TOTP, used: int, page: str) -> None:
         """Offer commands to paste, with a fresh code every period, for ever."""
         program = shlex.quote(str(Path(sys.executable).with_name("ldapmfa")))
-        url = f"ldap://127.0.0.1:{self._port}"
-        self._heading("Now you", "The proxy keeps serving until you press Ctrl-C. In another terminal:")
-        self._paste(
+        url, push_url = (f"ldap://127.0.0.1:{port}" for port in (self._code_port, self._push_port))
+        self._terminal.heading("Now you", "The proxy keeps serving until you press Ctrl-C. In another terminal:")
+        self._terminal.paste(
+            f"ldapwhoami -x -H {push_url} -w {self._directory.ALICE_PASSWORD} \\",
+            f"    -D {self._directory.ALICE}",
+            f"    # a push: it waits for you; open {page} to answer",
             f"ldapwhoami -x -H {url} -w {self._directory.SERVICE_PASSWORD} \\",
             f"    -D {self._directory.SERVICE}",
             "    # a service account, exempt by the configuration: no code",
@@ -310,23 +293,6 @@ class Demo:
             f"  ldapsearch -x -H {url} \\\n      {who} {password} \\\n      -b {base} '(uid=alice)' cn mail"
         )
 
-    def _heading(self, title: str, text: str) -> None:
-        self._console.print()
-        self._console.print(title, style="bold")
-        self._console.print(text)
-
-    def _tell(self, *facts: tuple[str, str]) -> None:
-        table = Table.grid(padding=(0, 2))
-        table.add_column(style="dim", no_wrap=True)
-        table.add_column(overflow="fold")
-        for name, fact in facts:
-            table.add_row(Text(name), Text(fact))
-        self._console.print(Padding(table, (0, 0, 0, 2), expand=False))
-
-    def _paste(self, *lines: str) -> None:
-        for line in lines:
-            self._console.print(f"  {line}", soft_wrap=True)
-
 
 @contextlib.asynccontextmanager
 async def _closing(store: Store) -> AsyncIterator[None]:
@@ -336,35 +302,15 @@ async def _closing(store: Store) -> AsyncIterator[None]:
         await store.close()
 
 
-def _in_words(outcome: Any) -> str:
-    verdict = "accepted" if outcome.code == 0 else "refused"
-    found = f", and the search found {', '.join(outcome.entries)}" if outcome.entries else ""
-    return f"{verdict}: {_CODES.get(outcome.code, 'result code')} ({outcome.code}){found}"
-
-
-def qr_code(text: str, *, colours: bool) -> Text:
-    """`text` as a QR code, two modules a character; without `colours` for light writing on a dark ground."""
-    rows = [bytes(row) for row in segno.make(text, error="l").matrix_iter(border=2)]
-    # what is written is the dark modules, on white; without colours the light ones
-    letters = {(1, 1): "█", (1, 0): "▀", (0, 1): "▄", (0, 0): " "} if colours else (
-        {(0, 0): "█", (0, 1): "▀", (1, 0): "▄", (1, 1): " "}
-    )
-    lines = []
-    for upper, lower in zip_longest(rows[::2], rows[1::2], fillvalue=bytes(len(rows[0]))):
-        lines.append("".join(letters[pair] for pair in zip(upper, lower, strict=True)))
-    return Text("\n".join(lines), style="black on white" if colours else "", no_wrap=True)
-
-
 def _wrong_code(otp: pyotp.TOTP, step: int) -> str:
     right = {otp.generate_otp(step + offset) for offset in _AROUND}
     return next(code for number in range(len(right) + 1) if (code := f"{number:0{otp.digits}}") not in right)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in probes]
 
 
 if __name__ == "__main__":

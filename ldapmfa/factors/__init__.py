@@ -98,7 +98,7 @@ class CodeFactor(Protocol):
 def load(names: Sequence[str]) -> dict[str, CodeFactor]:
     """The code factors among `names`, by kind. ConfigError: one does not exist, or can't be constructed."""
     found: dict[str, CodeFactor] = {}
-    mistakes = []
+    mistakes: list[str] = []
     for name, made in _found(names, mistakes).items():
         if plugins.table_of(made) is None:
             try:

@@ -2,18 +2,21 @@
 
 Promised here: certificates and host names are verified, by the system's authorities or the table's `ca_file`; a
 redirect is not followed; no more than `LARGEST` octets are read; neither a URL with its query nor a body is part of any
-exception. No thread. Nothing is taken from the environment: a proxy is named in the table.
+exception or of httpx's log. No thread. Nothing is taken from the environment: a proxy is named in the table.
 
-What can't have reached the service (its name, a connection), and a 5xx but 504, is FactorUnreachable. A request of which it is
-not known what became (no answer in time, a connection cut, 504) is FactorDown, unless it `asks_nobody`: then it is
-FactorUnreachable too. A certificate that is not accepted, a redirect, a 429 and garbage are FactorDown.
+What can't have reached the service (its name, a connection), and a 5xx but 504, is FactorUnreachable. A request of
+which it is not known what became (no answer in time, a connection cut, 504) is FactorDown, unless it `asks_nobody`:
+then it is FactorUnreachable too. A certificate that is not accepted, a redirect, a 429 and garbage are FactorDown.
 """
+# ruff: noqa: A005 - nothing here or near it wants the standard library's http
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -29,19 +32,24 @@ if TYPE_CHECKING:
 
 #: Octets of an answer that are read.
 LARGEST: Final = 1 << 20
-#: Connections that are kept although nobody uses them, and for how many seconds.
-KEPT: Final = 32
+#: Seconds for which a connection is kept although nobody uses it.
 KEPT_SECONDS: Final = 30.0
+#: How RemoteProtocolError begins where the connection was closed, rather than something said that is no HTTP.
+_CUT: Final = ("Server disconnected", "peer closed connection")
 _OK, _REDIRECT, _TOO_MANY, _BROKEN, _GATEWAY_TIMEOUT = 200, 300, 429, 500, 504
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer with a status below 500 that is neither a redirect nor 429."""
+    """An answer with a status below 500 that is no redirect, and 429 only if that was asked for.
+
+    `retry_after`: the seconds for which the service wants to be left alone, if it says so.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    retry_after: float | None = None
 
     def json(self, name: str) -> dict[str, Any]:
         """The object in the body; `name` is the service's. FactorDown: it is none."""
@@ -68,14 +76,12 @@ class Http:
             table = self._table
             context = ssl.create_default_context(cafile=table.ca_file)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
+            for logger in ("httpx", "httpcore"):  # they would log URLs, and httpcore headers too
+                logging.getLogger(logger).setLevel(logging.WARNING)
             self._opened = httpx.AsyncClient(
-                verify=context,
-                proxy=table.proxy,
+                transport=Shards(context, table.proxy, table.connections),
                 trust_env=False,
                 follow_redirects=False,
-                limits=httpx.Limits(
-                    max_connections=table.connections, max_keepalive_connections=KEPT, keepalive_expiry=KEPT_SECONDS
-                ),
                 headers={"User-Agent": f"ldapmfa/{__version__}"},
             )
         return self._opened
@@ -89,30 +95,41 @@ class Http:
         body: bytes = b"",
         seconds: float | None = None,
         asks_nobody: bool = False,
+        passes: Collection[int] = (),
     ) -> Reply:
-        """The answer to a request, awaited for `seconds` (else the table's `response_timeout`)."""
+        """The answer to a request, awaited for `seconds` (else the table's `response_timeout`).
+
+        `passes`: 429, if the caller wants to see what such an answer says.
+        """
         table, name = self._table, self._name
-        timeout = httpx.Timeout(
-            seconds or table.response_timeout, connect=table.connect_timeout, pool=table.connect_timeout
-        )
+        seconds = seconds or table.response_timeout
+        timeout = httpx.Timeout(seconds, connect=table.connect_timeout, pool=table.connect_timeout)
         try:
             request = self._client().build_request(
                 method, url, headers=dict(headers or {}), content=body, timeout=timeout
             )
-            answer = await self._client().send(request, stream=True)
-            try:
-                octets = bytearray()
-                async for part in answer.aiter_bytes():
-                    octets += part
-                    if len(octets) > LARGEST:
-                        raise FactorDown(f"{name}: the answer is longer than {LARGEST} octets")
-            finally:
-                await answer.aclose()
+            # httpx's own limit begins again with each octet that arrives
+            async with asyncio.timeout(seconds + 2 * table.connect_timeout):
+                answer = await self._client().send(request, stream=True)
+                try:
+                    octets = await self._read(answer)
+                finally:
+                    await answer.aclose()
+        except TimeoutError:
+            raise self._failure(httpx.ReadTimeout(""), asks_nobody=asks_nobody) from None
         except httpx.HTTPError as error:
             raise self._failure(error, asks_nobody=asks_nobody) from None
         except (httpx.InvalidURL, ssl.SSLError, OSError) as error:
             raise FactorDown(f"{name}: {type(error).__name__}") from None
-        return self._checked(answer, bytes(octets), asks_nobody=asks_nobody)
+        return self._checked(answer, octets, asks_nobody=asks_nobody, passes=passes)
+
+    async def _read(self, answer: httpx.Response) -> bytes:
+        octets = bytearray()
+        async for part in answer.aiter_bytes():
+            octets += part
+            if len(octets) > LARGEST:
+                raise FactorDown(f"{self._name}: the answer is longer than {LARGEST} octets")
+        return bytes(octets)
 
     def _failure(self, error: httpx.HTTPError, *, asks_nobody: bool) -> FactorDown:
         """What became of a request that got no answer."""
@@ -126,20 +143,21 @@ class Http:
         if isinstance(error, httpx.TimeoutException):
             what = f"{name}: did not answer in time"
             return FactorUnreachable(what) if asks_nobody else FactorDown(what)
-        what = f"{name}: {type(error).__name__}"
-        return FactorUnreachable(what) if asks_nobody and isinstance(error, httpx.NetworkError) else FactorDown(what)
+        cut = isinstance(error, httpx.NetworkError) or str(error).startswith(_CUT)
+        what = f"{name}: the connection was cut" if cut else f"{name}: {type(error).__name__}"
+        return FactorUnreachable(what) if asks_nobody and cut else FactorDown(what)
 
-    def _checked(self, answer: httpx.Response, body: bytes, *, asks_nobody: bool) -> Reply:
+    def _checked(self, answer: httpx.Response, body: bytes, *, asks_nobody: bool, passes: Collection[int]) -> Reply:
         name, status = self._name, answer.status_code
         if status >= _BROKEN:
             # a gateway that has lost patience says nothing of what became of the request
             kind = FactorDown if status == _GATEWAY_TIMEOUT and not asks_nobody else FactorUnreachable
             raise kind(f"{name}: answers {status}", retry_after=self._retry_after(answer))
-        if status == _TOO_MANY:
+        if status == _TOO_MANY and status not in passes:
             raise FactorDown(f"{name}: too many requests ({status})", retry_after=self._retry_after(answer))
         if status < _OK or _REDIRECT <= status < _REDIRECT + 100:
             raise FactorDown(f"{name}: answers {status}: a redirect is not followed")
-        return Reply(status, answer.headers, body)
+        return Reply(status, answer.headers, body, self._retry_after(answer))
 
     def _retry_after(self, answer: httpx.Response) -> float | None:
         """Seconds that the service wants to be left alone (RFC 9110 section 10.2.3), if it says so."""
@@ -158,6 +176,75 @@ class Http:
         opened, self._opened = self._opened, None
         if opened:
             await opened.aclose()
+
+
+class Shards(httpx.AsyncBaseTransport):
+    """Connections in pools of `SIZE`, the first of which with room takes a request; `connections` of them in all.
+
+    A pool looks at all its connections whenever a request begins or ends, and httpcore's closes a connection after each
+    request as soon as more are in use than may be kept: thousands of users who are asked at once need it like this.
+    """
+
+    SIZE: Final = 50
+
+    def __init__(self, context: ssl.SSLContext, proxy: str | None, connections: int) -> None:
+        self._context = context
+        self._proxy = proxy
+        self._left = connections
+        self._pools: list[_Pool] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send `request` by the pool that is most likely to have a connection for it."""
+        pool = next((pool for pool in self._pools if pool.used < pool.size), None) or self._new()
+        pool.used += 1
+        try:
+            answer = await pool.transport.handle_async_request(request)
+        except BaseException:
+            pool.used -= 1
+            raise
+        answer.stream = _Stream(cast("httpx.AsyncByteStream", answer.stream), pool)
+        return answer
+
+    def _new(self) -> _Pool:
+        """Another pool, or where no more are allowed the one with the shortest queue."""
+        size = min(self.SIZE, self._left)
+        if not size:
+            return min(self._pools, key=lambda pool: pool.used / pool.size)
+        self._left -= size
+        limits = httpx.Limits(max_connections=size, max_keepalive_connections=size, keepalive_expiry=KEPT_SECONDS)
+        transport = httpx.AsyncHTTPTransport(verify=self._context, proxy=self._proxy, trust_env=False, limits=limits)
+        self._pools.append(_Pool(transport, size))
+        return self._pools[-1]
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for pool in self._pools:
+            await pool.transport.aclose()
+
+
+@dataclass(slots=True)
+class _Pool:
+    transport: httpx.AsyncHTTPTransport
+    size: int
+    used: int = 0
+
+
+class _Stream(httpx.AsyncByteStream):
+    """The body of an answer, which counts as a used connection until it is closed."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, pool: _Pool) -> None:
+        self._stream = stream
+        self._pool: _Pool | None = pool
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in self._stream:
+            yield part
+
+    async def aclose(self) -> None:
+        if self._pool:
+            self._pool.used -= 1
+            self._pool = None
+        await self._stream.aclose()
 
 
 def _is_tls(error: BaseException) -> bool:

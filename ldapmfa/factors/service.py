@@ -2,9 +2,9 @@
 
 Promised here: the interface of such a service, and nothing of any of them. A service is a plug-in as every factor is
 (entry-point group `ldapmfa.factors`); its class names its `Table` of settings, and is constructed from one without
-side effects. It is used by one event loop, by many logins at once, and must start no thread. What is broken is raised as
-FactorDown, with FactorUnreachable for the one case in which a configuration may let people in without it: the service
-can't have begun to ask anybody. Everything else is a value, and whatever is not `Allowed` lets nobody in.
+side effects. It is used by one event loop, by many logins at once, and must start no thread. What is broken is raised
+as FactorDown, with FactorUnreachable for the one case in which a configuration may let people in without it: the
+service can't have begun to ask anybody. Everything else is a value, and whatever is not `Allowed` lets nobody in.
 """
 
 from __future__ import annotations
@@ -135,3 +135,16 @@ class Tools:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     entropy: Callable[[int], bytes] = os.urandom
     say: Callable[[str], None] = lambda _text: None
+
+
+def user_of(identity: Identity, template: str) -> str | None:
+    """What the account is called at a service, by its table's `username`; None if that can't be said for certain.
+
+    An account's name says nothing where it has several, or is in another domain, in which the name is another's.
+    """
+    name: str | None = identity.upn
+    if "{account}" in template:
+        name = identity.accounts[0] if len(identity.accounts) == 1 and not identity.elsewhere else None
+    if not name or not name.isprintable() or name.isspace():
+        return None
+    return template.replace("{account}", name).replace("{upn}", name)

@@ -30,7 +30,7 @@ from ldapmfa.core.identity import (
     identify,
     read_capabilities,
 )
-from ldapmfa.core.login import PasswordAnswer
+from ldapmfa.core.questions import PasswordAnswer
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import DirectoryDown
 from ldapmfa.net.link import Link, LinkLost, Server, read_result, why

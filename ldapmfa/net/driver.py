@@ -8,46 +8,52 @@ over with a success and closed with anything else.
 from __future__ import annotations
 
 import asyncio
+import os
 import traceback
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 from ldapmfa import audit
 from ldapmfa.core.identity import CannotIdentify, Identity, Unidentified
-from ldapmfa.core.login import (
+from ldapmfa.core.login import DirectoryRefusesService, ServiceUnreachable, login
+from ldapmfa.core.policy import Shape
+from ldapmfa.core.questions import (
     Accepted,
     Admit,
+    Answered,
     Approval,
-    AskApproval,
     Attempt,
+    AwaitApproval,
     CodeAnswer,
-    DirectoryRefusesService,
-    HasFactor,
     Identify,
+    LookUp,
+    MayOpen,
     PasswordAnswer,
     Question,
     RecallName,
     Remembered,
+    Reuse,
+    Reused,
+    Standing,
+    StartPrompt,
+    VerifyAtService,
     VerifyCode,
     VerifyPassword,
-    login,
 )
-from ldapmfa.core.policy import Shape
-from ldapmfa.core.secret import Secret
-from ldapmfa.errors import DirectoryDown, LdapMfaError, StoreDown
-from ldapmfa.factors import ApprovalFactor, CodeFactor, Credential, Match, Prompt
+from ldapmfa.core.secret import Secret, split
+from ldapmfa.errors import DirectoryDown, FactorDown, LdapMfaError, StoreDown
+from ldapmfa.factors import CodeFactor, Credential, Match
+from ldapmfa.factors.breaker import Guarded
+from ldapmfa.net.asking import Inquiry, Terms
 from ldapmfa.net.directory import Directory
 from ldapmfa.net.link import Link
+from ldapmfa.net.waiting import Deadline, DeadlineExceeded, pause
 from ldapmfa.store import Store
 from ldapmfa.wire import ldap
 
 Value = TypeVar("Value")
-
-
-class DeadlineExceeded(LdapMfaError):  # noqa: N818 - named as what is the case
-    """The login took longer than it may."""
 
 
 def where(broken: BaseException) -> str:
@@ -73,45 +79,6 @@ async def run(procedure: Generator[Question, Any, Value], answer: Callable[[Ques
         return value
     finally:
         procedure.close()
-
-
-async def pause(clock: Any, seconds: float) -> None:
-    """Wait, by `clock`."""
-    waited = asyncio.get_running_loop().create_future()
-    timer = clock.callLater(max(0.0, seconds), waited.cancel)
-    try:
-        await asyncio.wait([waited])
-    finally:
-        if timer.active():
-            timer.cancel()
-
-
-class Deadline:
-    """`async with Deadline(clock, seconds):` what is not done in time by `clock` is cancelled: DeadlineExceeded.
-
-    As asyncio.timeout, but by a clock that is a parameter. A cancellation from outside stays one.
-    """
-
-    def __init__(self, clock: Any, seconds: float) -> None:
-        self._clock = clock
-        self._seconds = seconds
-        self._expired = False
-        self._task: asyncio.Task[Any]
-
-    async def __aenter__(self) -> None:
-        self._task = cast("asyncio.Task[Any]", asyncio.current_task())
-        self._cancelling = self._task.cancelling()
-        self._timer = self._clock.callLater(self._seconds, self._expire)
-
-    def _expire(self) -> None:
-        self._expired = True
-        self._task.cancel()
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._timer.active():
-            self._timer.cancel()
-        if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise DeadlineExceeded(f"not done within {self._seconds:g} s") from None
 
 
 _REMEMBERED: Final = 10_000
@@ -163,9 +130,17 @@ class Ended:
     link: Link | None = None
 
 
+def _kept(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task that nobody else holds: its own frame does."""
+    return asyncio.get_running_loop().create_task(coroutine)
+
+
 @dataclass(frozen=True, slots=True)
 class Doorway:
-    """What every login needs, the same for all. Times in seconds; `now` is seconds since the epoch."""
+    """What every login needs, the same for all of a listener. Times in seconds; `now` is seconds since the epoch.
+
+    `keep` runs what may outlive a login; `alarm` is told whom an outage let in.
+    """
 
     store: Store
     factors: Mapping[str, CodeFactor]
@@ -174,10 +149,18 @@ class Doorway:
     reference: Callable[[], str]
     record: Callable[[audit.Event], None]
     refused: RefusedShapes
-    approvals: Mapping[str, ApprovalFactor] = field(default_factory=dict)
-    asking: set[str] = field(default_factory=set)  #: the accounts whose owner is being asked
+    services: Mapping[str, Guarded] = field(default_factory=dict)
+    terms: Terms = field(default_factory=lambda: Terms(""))
+    keep: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = _kept
+    entropy: Callable[[int], bytes] = os.urandom
+    alarm: Callable[[audit.LoginEnded], None] = lambda _event: None
     refusal_floor: float = 0.25
     deadline: float = 30.0
+
+    @property
+    def reserve(self) -> float:
+        """Seconds before its deadline at which a login stops waiting for its owner, to be answered in time."""
+        return min(0.5, self.deadline / 10)
 
 
 class Login:
@@ -202,10 +185,24 @@ class Login:
         self._directory_took = 0.0
         self._factor_took = 0.0
         self._recorded: audit.LoginEnded | None = None
+        self._whole = False  # what looked like a code was taken for a part of the password
+        client = bind.attempt.client
+        self._inquiry = Inquiry(
+            doorway.services,
+            doorway.store,
+            doorway.terms,
+            bind.attempt.typed,
+            str(client) if client else "",
+            clock=doorway.clock,
+            left=lambda: doorway.deadline - doorway.reserve - (doorway.clock.seconds() - self._began),
+            entropy=doorway.entropy,
+            keep=doorway.keep,
+        )
 
     def abandon(self) -> None:
-        """The client left: whatever was found out is of no use to anybody."""
+        """The client left: whatever was found out is of no use to anybody, but perhaps to who comes back."""
         self._close()
+        self._inquiry.leave()
         if self._recorded is None:
             self._note("broken", "client-left", 0, "")
 
@@ -218,6 +215,7 @@ class Login:
                 verdict = await run(login(self._bind.attempt), self._answered)
         except Exception as broken:  # noqa: BLE001 - broken means no, whatever broke
             self._close()
+            self._inquiry.leave()
             return self._broken(broken)
         if isinstance(verdict, Accepted):
             door.refused.forget(self._key)
@@ -227,6 +225,8 @@ class Login:
             return Ended(accepted=True, answer=verdict.answer, link=link)
         self._close()  # clean or not: a spare link left behind would tell a right password from a wrong one (A23)
         self._identity = verdict.identity or self._identity
+        if self._identity and verdict.reason in _SPOILS and self._bind.attempt.policy.reuses:
+            door.store.forget_reuse(self._identity.key)
         reference = door.reference()
         self._note("refused", verdict.reason, ldap.INVALID_CREDENTIALS, reference, verdict.detail)
         await pause(door.clock, self._began + door.refusal_floor - door.clock.seconds())
@@ -235,7 +235,7 @@ class Login:
     def _broken(self, broken: Exception) -> Ended:
         reference = self._door.reference()
         reason = next((word for kind, word in _REASONS if isinstance(broken, kind)), "bug")
-        foreseen = isinstance(broken, LdapMfaError | CannotIdentify | DirectoryRefusesService)
+        foreseen = isinstance(broken, LdapMfaError | CannotIdentify | DirectoryRefusesService | ServiceUnreachable)
         detail = str(broken) if foreseen else where(broken)
         self._note("broken", reason, ldap.UNAVAILABLE, reference, detail)
         return self._refusal(ldap.UNAVAILABLE, f"The login can't be checked now. Reference: {reference}")
@@ -271,18 +271,52 @@ class Login:
                 return await self._verify_password(password, shape)
             case Identify():
                 return await self._identify()
-            case HasFactor(identity):
-                return (await store.status(identity)).enrolled
+            case LookUp(identity):
+                return await self._look_up(identity)
+            case Reuse(identity):
+                return await self._reuse(identity)
             case VerifyCode(identity, code):
                 return await self._verify_code(identity, code)
-            case AskApproval(identity, kind):
-                return await self._ask_approval(identity, kind)
+            case VerifyAtService(identity, service, code, password):
+                return await self._timed(self._inquiry.verify(identity, service, code, password))
+            case StartPrompt(identity, choice, password):
+                return await self._timed(self._inquiry.start(identity, choice, password))
+            case AwaitApproval():
+                return await self._await_approval()
+            case MayOpen(service):
+                return self._door.services[service].may_open()
             case Admit(identity, reason, kind):
                 success = self._event("accepted", reason, ldap.SUCCESS, "", "")
                 success = replace(success, factor=kind, factor_ms=self._factor_took)
-                await store.admit(identity, success, self._names)
+                codeless = reason in ("exempt", "password-only", "failed-open") or self._whole
+                grant = self._inquiry.grant(identity) if reason == "code" else None
+                await store.admit(identity, success, self._names, codeless=codeless, grant=grant)
                 self._recorded = success
+                if reason == "failed-open":
+                    self._door.alarm(success)
                 return None
+
+    async def _look_up(self, identity: Identity) -> Standing:
+        store, services = self._door.store, self._door.services
+        status = await store.status(identity)
+        sent = await store.sent(identity.key, self._inquiry.place) if services else None
+        service = sent[0] if sent and sent[0] in services else None
+        return Standing(status.enrolled, status.locked, status.method, service)
+
+    async def _reuse(self, identity: Identity) -> Reused | None:
+        success = self._event("accepted", "reused", ldap.SUCCESS, "", "")
+        reused = await self._door.store.reuse(identity, self._inquiry.key(identity), success)
+        if reused:
+            self._recorded = replace(success, reason=reused.reason, factor=reused.factor)
+        return reused
+
+    async def _timed(self, work: Awaitable[Value]) -> Value:
+        """What a service answers; the time it took is recorded."""
+        began = self._door.clock.seconds()
+        try:
+            return await work
+        finally:
+            self._factor_took = round(self._factor_took + self._since(began), 3)
 
     async def _verify_password(self, password: Secret, shape: Shape) -> PasswordAnswer:
         began = self._door.clock.seconds()
@@ -299,6 +333,7 @@ class Login:
             self._door.refused.note(self._key, shape)
         else:
             self._password = password
+            self._whole = shape == "whole" and split(bind.attempt.typed, bind.attempt.form).is_cut
         return answer
 
     async def _verify_code(self, identity: Identity, code: Secret) -> CodeAnswer:
@@ -310,38 +345,29 @@ class Login:
             return factor.match(credential, typed, now) if factor else None
 
         success = self._event("accepted", "code", ldap.SUCCESS, "", "")
-        verified = await self._door.store.verify(identity, match, success, self._names)
+        grant = self._inquiry.grant(identity)
+        verified = await self._door.store.verify(identity, match, success, self._names, grant)
         self._factor_took = self._since(began)
         if verified.result == "accepted":
             self._recorded = replace(success, factor=verified.factor, factor_ms=self._factor_took)
         return verified
 
-    async def _ask_approval(self, identity: Identity, kind: str) -> Approval:
-        """Ask, holding the link while few do; the others' links are given up, and so is one that is lost."""
-        began = self._door.clock.seconds()
-        directory, bind = self._directory, self._bind
-        factor = self._door.approvals[kind]
-        prompt = Prompt(identity, bind.listener, bind.client)
-        if (await self._door.store.status(identity)).locked:
-            return Approval(given=False, why="locked")
-        if identity.key in self._door.asking:
-            return Approval(given=False, why="asked-already")
+    async def _await_approval(self) -> Approval:
+        """Wait, holding the link while few do; the others' links are given up, and so is one that is lost."""
+        directory = self._directory
         held = directory.pending < directory.settings.pending_links
         if not held:
             self._release()
         directory.pending += held
-        self._door.asking.add(identity.key)
         try:
-            given = await factor.ask(prompt)
+            answer: Answered = await self._timed(self._inquiry.answer())
         finally:
             directory.pending -= held
-            self._door.asking.discard(identity.key)
-            self._factor_took = self._since(began)
         if self._link and self._link.misbehaved:
             raise DirectoryDown("the directory sent what nobody asked for while the approval was pending")
         if self._link and not self._link.alive:
             self._link = None
-        return Approval(given is True, parked=self._link is None)
+        return Approval(answer.given is True, self._link is None, answer.why, answer.detail)
 
     async def _identify(self) -> Identity | Unidentified:
         began = self._door.clock.seconds()
@@ -393,12 +419,18 @@ class Login:
         self._door.record(self._recorded)
 
 
+#: Refusals after which no earlier success of the account counts again: somebody may have been somebody else.
+_SPOILS: Final = frozenset(
+    {"wrong-code", "replayed-code", "locked", "denied", "fraud", "locked-at-service", "another-account"}
+)
 #: What an exception is called in the record; the first that fits.
 _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (CannotIdentify, "no-identity"),
     (DirectoryRefusesService, "directory-refuses"),
     (DeadlineExceeded, "deadline"),
     (DirectoryDown, "directory-down"),
+    (FactorDown, "factor-down"),
+    (ServiceUnreachable, "factor-down"),
     (StoreDown, "store-down"),
     (LdapMfaError, "broken"),
 )

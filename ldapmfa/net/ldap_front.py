@@ -22,8 +22,8 @@ from zope.interface import implementer
 
 from ldapmfa import audit
 from ldapmfa.core import session
-from ldapmfa.core.login import Attempt
 from ldapmfa.core.policy import Policy
+from ldapmfa.core.questions import Attempt
 from ldapmfa.core.session import Rules, Session, State
 from ldapmfa.errors import DirectoryDown, LdapMfaError
 from ldapmfa.net import driver

@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import hashlib
 import json
 import os
 import secrets
 import struct
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TextIO
@@ -32,10 +34,13 @@ from zope.interface import implementer
 from ldapmfa import audit, factors
 from ldapmfa.config import Config, Listen
 from ldapmfa.config import Directory as DirectoryTable
-from ldapmfa.core.policy import Exempt, Policy
+from ldapmfa.core.policy import Exempt, Policy, ServiceRule
 from ldapmfa.core.secret import CodeForm
 from ldapmfa.core.session import Rules
 from ldapmfa.errors import ConfigError, LdapMfaError
+from ldapmfa.factors.breaker import Guarded
+from ldapmfa.factors.service import Tools
+from ldapmfa.net.asking import Terms
 from ldapmfa.net.directory import Directory, DirectorySettings
 from ldapmfa.net.driver import Doorway, RefusedShapes, where
 from ldapmfa.net.ldap_front import Budget, LdapFront, Listener
@@ -43,6 +48,7 @@ from ldapmfa.net.link import Server
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
 from ldapmfa.net.tls import over_tls, server_context
+from ldapmfa.net.waiting import pause
 from ldapmfa.store import Store
 from ldapmfa.store.seal import Seal
 from ldapmfa.wire import dn, ldap
@@ -190,19 +196,78 @@ async def open_store(config: Config, *, migrate: bool | None = None) -> Store:
     )
 
 
-def policy(config: Config) -> Policy:
-    """Who needs no code, and what becomes of those without a factor."""
+def load_services(config: Config, reactor: Any, keep: Callable[[Coroutine[Any, Any, None]], Any]) -> dict[str, Guarded]:
+    """The services that the configuration asks, by name, in its order; ConfigError: one can't be used."""
+    tables = config.factors
+
+    async def sleep(seconds: float) -> None:
+        await pause(reactor, seconds)
+
+    loaded = factors.load_services(config.login.factors, tables, lambda _name: Tools())
+    return {
+        name: Guarded(name, service, tables[name], clock=reactor.seconds, sleep=sleep, keep=keep, says=_told)
+        for name, service in loaded.items()
+    }
+
+
+def _told(name: str, state: str, why: str) -> None:
+    """A service's breaker opened or closed."""
+    log = structlog.get_logger()
+    (log.error if state == "open" else log.warning)("service " + state, service=name, reason=why)
+
+
+def _alarm(event: audit.LoginEnded) -> None:
+    """An outage let somebody in."""
+    structlog.get_logger().critical(
+        "let in without a second factor", service=event.factor, account=event.account, client=event.client
+    )
+
+
+def policy(config: Config, services: Mapping[str, Guarded], listen: Listen | None = None) -> Policy:
+    """Who needs no code, who is asked how at `listen`, and what becomes of those without a factor."""
     return Policy(
         exempt=tuple(Exempt(entry.account, entry.networks, entry.directory) for entry in config.exempt),
         unenrolled=config.login.unenrolled,
-        approval=next(iter(factors.load_approvals(config.login.factors)), None),
+        services=tuple(
+            ServiceRule(
+                name,
+                tuple(guarded.service.methods),
+                guarded.service.takes_codes,
+                guarded.table.fail_mode == "open",
+                guarded.table.directory,
+            )
+            for name, guarded in services.items()
+        ),
+        reuses=listen is not None and (listen.reuse_seconds > 0 or listen.late_approval_seconds > 0),
+    )
+
+
+def terms(config: Config, listen: Listen) -> Terms:
+    """How often a listener's logins ask, and for what their success counts again."""
+    login = config.login
+    tables = [repr(config.factors[name]) for name in login.factors if name in config.factors]
+    stated = [login.model_dump_json(), *tables, *(entry.model_dump_json() for entry in config.exempt)]
+    return Terms(
+        application=listen.name,
+        fingerprint=hashlib.sha256("\0".join([*stated, listen.model_dump_json()]).encode()).hexdigest(),
+        prompts=login.prompts,
+        prompt_seconds=login.prompt_seconds,
+        reuse_seconds=listen.reuse_seconds,
+        reuse_uses=listen.reuse_uses,
+        late_seconds=listen.late_approval_seconds,
     )
 
 
 def code_form(config: Config, listen: Listen) -> CodeForm:
-    """Where a listener expects the code."""
+    """Where a listener expects the code, or a keyword, which means something only where there are services."""
     form = config.code_form(listen)
-    return CodeForm(form.digits, form.delimiter.encode() if form.style == "delimiter" else None)
+    asks = any(name in config.factors for name in config.login.factors)
+    return CodeForm(
+        form.digits,
+        form.delimiter.encode() if form.style == "delimiter" else None,
+        {word.lower().encode(): method for word, method in config.login.keywords.items()} if asks else {},
+        form.delimiter.encode(),
+    )
 
 
 class AsyncService(Service):
@@ -257,6 +322,12 @@ class AsyncService(Service):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def _kept(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """The task that runs `coroutine`, held until it is done."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._keep(task)
+        return task
+
     def _cancel(self) -> None:
         """Cancel whatever is held, except who calls."""
         for task in tuple(task for task in self._tasks if task is not asyncio.current_task()):
@@ -286,6 +357,7 @@ class LdapMfa(AsyncService):
         self._ports: list[Any] = []
         self._store: Store | None = None
         self._directories: dict[str, Directory] = {}
+        self._services: dict[str, Guarded] = {}
 
     async def _begin(self) -> None:
         self._store = await open_store(self._config, migrate=False if self._taken else None)
@@ -293,17 +365,24 @@ class LdapMfa(AsyncService):
 
     async def _listen(self, store: Store) -> None:
         config = self._config
+        self._services = load_services(config, self._reactor, self._kept)
         doorway = Doorway(
-            store=store,
-            factors=factors.load(config.login.factors),
-            approvals=factors.load_approvals(config.login.factors),
-            clock=self._reactor,
-            now=time.time,
-            reference=reference_code,
-            record=record,
-            refused=RefusedShapes(self._reactor),
-            **{"refusal_floor": config.login.refusal_floor, "deadline": config.login.deadline, **self._options},
+            **{
+                "store": store,
+                "factors": factors.load(config.code_factors),
+                "services": self._services,
+                "clock": self._reactor,
+                "now": time.time,
+                "reference": reference_code,
+                "record": record,
+                "refused": RefusedShapes(self._reactor),
+                "keep": self._kept,
+                "alarm": _alarm,
+                "refusal_floor": config.login.refusal_floor,
+                **self._options,
+            }
         )
+        self._services = dict(doorway.services)
         budget = Budget(config.limits.buffered_bytes, config.limits.connections, config.limits.pending_logins)
         known = self._directories = directories(config, self._reactor)
         factories = [
@@ -334,9 +413,13 @@ class LdapMfa(AsyncService):
                 held_requests=limits.held_requests,
                 held_octets=limits.held_bytes,
             ),
-            policy=policy(self._config),
+            policy=policy(self._config, doorway.services, listen),
             directory=directory,
-            doorway=doorway,
+            doorway=replace(
+                doorway,
+                terms=terms(self._config, listen),
+                deadline=listen.deadline or self._config.login.deadline,
+            ),
             budget=budget,
             log=self._log.bind(listener=listen.name),
             tls=tls,
@@ -374,6 +457,10 @@ class LdapMfa(AsyncService):
         for client in tuple(self._clients):
             client.abort()
         self._cancel()
+        # prompts are taken back at their services
+        await asyncio.wait({asyncio.ensure_future(asyncio.sleep(0)), *self._tasks}, timeout=FAREWELL)
+        for guarded in self._services.values():
+            await guarded.service.close()
         for directory in self._directories.values():
             directory.close()
         if self._store:

@@ -5,8 +5,8 @@ success, durable before it is reported; wrong codes count per account, whichever
 they come by; secrets lie sealed and bound to their row. Whatever fails is StoreDown, and then nothing was accepted.
 
 Not in here: whether a code is right (`ldapmfa.factors`), who may change what (`ldapmfa.accounts`), the tables
-(`schema`), what is asked of them (`statements`, `listings`), connections and threads (`database`), how calls share a
-transaction (`writer`).
+(`schema`), what is asked of them (`statements`, `listings`), questions to owners (`prompts`),
+connections and threads (`database`), how calls share a transaction (`writer`).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import delete, insert, or_, select, update
 
 from ldapmfa.audit import AccountChanged, Event, LoginEnded
-from ldapmfa.core.login import CodeAnswer
 from ldapmfa.core.policy import Recall
+from ldapmfa.core.questions import CodeAnswer
 from ldapmfa.core.secret import Secret
 from ldapmfa.core.throttle import Failures, Limit
 from ldapmfa.errors import ConfigError, FactorDown
@@ -32,6 +32,7 @@ from ldapmfa.factors import Credential, Match, NewCredential
 from ldapmfa.store import database, statements
 from ldapmfa.store.database import Database
 from ldapmfa.store.listings import Listings
+from ldapmfa.store.prompts import Begun, Grant, Place, Prompts
 from ldapmfa.store.rows import (
     AccountRow,
     FactorRow,
@@ -45,7 +46,7 @@ from ldapmfa.store.rows import (
     plain,
     row_name,
 )
-from ldapmfa.store.schema import ACCOUNTS, FACTORS, FORMS, META, PENDING, RECOVERY_CODES
+from ldapmfa.store.schema import ACCOUNTS, FACTORS, FORMS, META, PENDING, RECOVERY_CODES, SENT_CODES
 from ldapmfa.store.seal import SealBroken
 from ldapmfa.store.writer import BROKEN, Call, Writer, down
 
@@ -57,7 +58,19 @@ if TYPE_CHECKING:
     from ldapmfa.core.identity import Identity
     from ldapmfa.store.seal import Seal
 
-__all__ = ["AccountRow", "CodeAnswer", "FactorRow", "Pending", "PendingRow", "Recall", "Status", "Store"]
+__all__ = [
+    "AccountRow",
+    "Begun",
+    "CodeAnswer",
+    "FactorRow",
+    "Grant",
+    "Pending",
+    "PendingRow",
+    "Place",
+    "Recall",
+    "Status",
+    "Store",
+]
 
 #: Seconds a pending enrolment waits for its account.
 PENDING_SECONDS: Final = 7 * 86400.0
@@ -66,7 +79,7 @@ _OPENING: Final = threading.Lock()
 _CANARY: Final = "meta/canary"
 
 
-class Store(Listings):
+class Store(Listings, Prompts):
     """The state of one installation; made by `open`. Every verb raises StoreDown if the database fails."""
 
     def __init__(
@@ -161,9 +174,11 @@ class Store(Listings):
                 own = list(await self._database.rows(self._factors_of(identity, now)))
             elif waits:
                 own += await read(statements.WAITING, account_key=key, now=now)
+            method = await read(statements.METHOD, account_key=key)
         except BROKEN as error:
             raise down(error) from error
-        return Status(enrolled=bool(self._own(own, identity)), locked=failures.locked(now))
+        enrolled, locked = bool(self._own(own, identity)), failures.locked(now)
+        return Status(enrolled=enrolled, locked=locked, method=method[0][0] if method else None)
 
     async def verify(
         self,
@@ -171,12 +186,14 @@ class Store(Listings):
         match: Callable[[Credential], Match | None],
         success: LoginEnded,
         names: Sequence[str],
+        grant: Grant | None = None,
     ) -> CodeAnswer:
         """Burn the code that `match` recognises, if this is its first use, and record `success`, in one transaction.
 
         `match` is asked about the account's own factors, then about those pending for it; nothing is asked of a
         locked account. It may be called in any thread, and twice; the loop waits for it. `names` are the typed names,
-        normalised, by which the account may be recalled. SealBroken: a secret does not open.
+        normalised, by which the account may be recalled; with a `grant` the success counts again. SealBroken: a
+        secret does not open.
         """
 
         def work(call: Call) -> CodeAnswer:
@@ -204,18 +221,32 @@ class Store(Listings):
                 self._claim(call, [other for other in own if other.pending == one.pending], key)
             if failures.wrong_codes:
                 self._set_failures(call, key, Failures())
-            self._record(call, identity, success, names, now, factor=one.kind)
+            if grant:
+                self._grant(call, key, grant, one.kind)
+            self._record(call, identity, success, names, now, factor=one.kind, codeless=False)
             return CodeAnswer("accepted", one.kind)
 
         return await self._writer.write(work)
 
-    async def admit(self, identity: Identity, success: LoginEnded, names: Sequence[str]) -> None:
-        """Record a success that took no code."""
+    async def admit(
+        self,
+        identity: Identity,
+        success: LoginEnded,
+        names: Sequence[str],
+        *,
+        codeless: bool = True,
+        grant: Grant | None = None,
+    ) -> None:
+        """Record a success that burnt no code here; `codeless`: the names are to be recalled as used without one."""
 
         def work(call: Call) -> None:
             now = self._clock()
-            self._account(call, identity, now)
-            self._record(call, identity, success, names, now, factor=success.factor)
+            failures = self._renewed(call, identity, now)
+            if success.reason == "code" and failures.wrong_codes:
+                self._set_failures(call, identity.key, Failures())
+            if grant:
+                self._grant(call, identity.key, grant, success.factor)
+            self._record(call, identity, success, names, now, factor=success.factor, codeless=codeless)
 
         await self._writer.write(work)
 
@@ -251,7 +282,7 @@ class Store(Listings):
             call.write(delete(FACTORS).where(FACTORS.c.id.in_(expired)))
             pending = self._normalised(owner) if isinstance(owner, Pending) else None
             if not isinstance(owner, Pending):
-                self._account(call, owner, now)
+                self._renewed(call, owner, now)
             key = pending.key if pending else owner.key
             call.write(
                 insert(FACTORS).values(
@@ -297,6 +328,21 @@ class Store(Listings):
         unlocked = update(ACCOUNTS).where(ACCOUNTS.c.key == account_key).values(wrong_codes=0, locked_until=None)
         return await self._change(unlocked, change) > 0
 
+    async def set_method(self, owner: str | Identity, method: str | None, change: AccountChanged) -> bool:
+        """How the owner of an account, by its key or as the directory has it, wants to be asked; False if unknown."""
+
+        def work(call: Call) -> bool:
+            key = owner
+            if not isinstance(owner, str):
+                self._renewed(call, owner, self._clock())
+                key = owner.key
+            found = call.write(update(ACCOUNTS).where(ACCOUNTS.c.key == key).values(method=method)) > 0
+            if found:
+                call.later(statements.ADD_CHANGE, **fields(change))
+            return found
+
+        return await self._writer.write(work)
+
     async def resynchronise(
         self, factor_id: str, match: Callable[[Credential], Match | None], change: AccountChanged
     ) -> bool:
@@ -323,6 +369,7 @@ class Store(Listings):
         def work(call: Call) -> str:
             canary = self._seal.seal(Secret(_CANARY.encode()), _CANARY)
             call.write(update(META).where(META.c.name == _CANARY).values(value=canary))
+            call.write(delete(SENT_CODES))  # minutes old at most: another one can be sent
             for one in held(call.read(held_factors())):
                 secret = self._seal.open(one.sealed, one.row)
                 call.later(statements.RESEAL, factor_id=one.id, blob=self._seal.seal(secret, one.row))
@@ -386,9 +433,11 @@ class Store(Listings):
             frozenset(held.used),
         )
 
-    def _account(self, call: Call, identity: Identity, now: float) -> None:
-        """The account is known, and as the directory has it today; it is locked against other processes."""
-        self._renew(call, call.read(statements.ACCOUNT, account_key=identity.key), identity, now)
+    def _renewed(self, call: Call, identity: Identity, now: float) -> Failures:
+        """The account's failures, when it is known as the directory has it today; locked against other processes."""
+        rows = call.read(statements.ACCOUNT, account_key=identity.key)
+        self._renew(call, rows, identity, now)
+        return Failures(*rows[0][3:5]) if rows else Failures()
 
     def _renew(self, call: Call, rows: Sequence[Sequence[Any]], identity: Identity, now: float) -> bool:
         """Bring the account, of which `rows` was just read, up to date; False if it is."""
@@ -444,7 +493,14 @@ class Store(Listings):
 
     @staticmethod
     def _record(
-        call: Call, identity: Identity, success: LoginEnded, names: Iterable[str], now: float, *, factor: str | None
+        call: Call,
+        identity: Identity,
+        success: LoginEnded,
+        names: Iterable[str],
+        now: float,
+        *,
+        factor: str | None,
+        codeless: bool,
     ) -> None:
         row = fields(success)
         row["account"], row["dn"], row["factor"] = identity.key, row["dn"] or plain(identity.dn), factor
@@ -456,7 +512,7 @@ class Store(Listings):
                 directory=identity.directory,
                 name=name,
                 account_key=identity.key,
-                codeless=factor is None or success.reason == "approved",
+                codeless=codeless,
                 seen=now,
                 lately=now - statements.SEEN,
             )

@@ -25,10 +25,14 @@ TEXT_LIMIT: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Whether an account has a factor or one that waits for it, and whether wrong codes have locked it."""
+    """Whether an account has a factor or one that waits for it, and whether wrong codes have locked it.
+
+    `method` is how its owner wants to be asked.
+    """
 
     enrolled: bool
     locked: bool
+    method: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,10 @@ class PendingRow:
 
 @dataclass(frozen=True, slots=True)
 class AccountRow:
-    """An account as the operator sees it; `locked_until` is None unless it is locked now, `factors` are kinds."""
+    """An account as the operator sees it; `locked_until` is None unless it is locked now, `factors` are kinds.
+
+    `method` is how its owner wants to be asked.
+    """
 
     key: str
     directory: str
@@ -85,6 +92,7 @@ class AccountRow:
     locked_until: float | None
     first_seen: float
     last_login: float | None
+    method: str | None = None
 
 
 @dataclass(slots=True)
@@ -237,6 +245,7 @@ def account_rows(rows: Iterable[Row[Any]], now: float) -> list[AccountRow]:
             locked_until=row.locked_until if row.locked_until is not None and row.locked_until > now else None,
             first_seen=row.first_seen,
             last_login=row.last_login,
+            method=row.method,
         )
         for key, row in accounts.items()
     ]

@@ -35,7 +35,8 @@ METADATA: Final = MetaData(
 #: SQLite counts only an INTEGER primary key by itself.
 _NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
 
-#: Whom the directory confirmed at least once, or an operator enrolled. `accounts` is sAMAccountName or uid.
+#: Whom the directory confirmed at least once, or an operator enrolled. `accounts` is sAMAccountName or uid, `method`
+#: how its owner wants to be asked.
 ACCOUNTS: Final = Table(
     "accounts",
     METADATA,
@@ -48,6 +49,7 @@ ACCOUNTS: Final = Table(
     Column("locked_until", Float),
     Column("first_seen", Float, nullable=False),
     Column("last_login", Float),
+    Column("method", Text),
 )
 
 #: What an account can be recognised by: its DN, userPrincipalName and account names, normalised.
@@ -108,6 +110,51 @@ PENDING: Final = Table(
     Column("expires", Float, nullable=False),
     CheckConstraint("attribute IN ('dn', 'userPrincipalName', 'account')", name="attribute"),
     Index(None, "directory", "value"),
+)
+
+#: The one question that is open for an account: by whom it was put, and until when it counts as open. `reuse_key` is
+#: what an equal bind has; `left` says that whoever asked has gone, and that the answer is kept for such a bind.
+PROMPTS: Final = Table(
+    "prompts",
+    METADATA,
+    Column("account_key", ForeignKey("accounts.key", ondelete="CASCADE"), primary_key=True),
+    Column("id", Text, nullable=False),
+    Column("reuse_key", Text, nullable=False),
+    Column("expires", Float, nullable=False),
+    Column("left", Boolean, nullable=False),
+)
+
+#: When an account's owner was asked, to count how often.
+PROMPT_TIMES: Final = Table(
+    "prompt_times",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("account_key", ForeignKey("accounts.key", ondelete="CASCADE"), nullable=False, index=True),
+    Column("at", Float, nullable=False),
+)
+
+#: Successes that count for equal binds: by a keyed hash of account, secret, address and application.
+REUSE: Final = Table(
+    "reuse",
+    METADATA,
+    Column("key", Text, primary_key=True),
+    Column("account_key", ForeignKey("accounts.key", ondelete="CASCADE"), nullable=False, index=True),
+    Column("reason", Text, nullable=False),
+    Column("factor", Text),
+    Column("uses", Integer, nullable=False),
+    Column("expires", Float, nullable=False, index=True),
+)
+
+#: The code that a service has sent to an account's owner, for a bind from there to this application.
+SENT_CODES: Final = Table(
+    "sent_codes",
+    METADATA,
+    Column("account_key", ForeignKey("accounts.key", ondelete="CASCADE"), primary_key=True),
+    Column("service", Text, nullable=False),
+    Column("application", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("expires", Float, nullable=False, index=True),
 )
 
 #: `ldapmfa.audit.LoginEnded`, field by field; it outlives its account.

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 import os
 import stat
 from typing import IO, TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import ConfigError, StoreDown
@@ -50,6 +53,7 @@ class Seal:
     def __init__(self, path: Path, *, entropy: Callable[[int], bytes]) -> None:
         self._path = path
         self._entropy = entropy
+        self._derived: dict[str, bytes] = {}
         self._load()
 
     @classmethod
@@ -91,6 +95,16 @@ class Seal:
         except InvalidTag:
             raise SealBroken(f"{row} was altered, or belongs to another row") from None
 
+    def keyed_hash(self, purpose: str, *parts: bytes) -> str:
+        """A hash of `parts`, as hexadecimal digits, that only who has the newest key can make (RFC 2104, RFC 5869)."""
+        self._reload()
+        octets = next(iter(self._octets.values()))
+        if purpose not in self._derived:
+            hkdf = HKDF(algorithm=hashes.SHA256(), length=_KEY, salt=None, info=b"ldapmfa/" + purpose.encode())
+            self._derived[purpose] = hkdf.derive(octets)
+        message = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+        return hmac.digest(self._derived[purpose], message, "sha256").hex()
+
     @staticmethod
     def key_of(blob: bytes) -> str:
         """The id of the key that `blob` is sealed with."""
@@ -122,7 +136,9 @@ class Seal:
 
     def _load(self) -> None:
         lines, status = _read(self._path)
-        self._keys = dict(_parsed(self._path, lines))
+        self._octets = dict(_parsed(self._path, lines))
+        self._keys = {identifier: AESGCM(octets) for identifier, octets in self._octets.items()}
+        self._derived = {}
         self._stamp = _stamp(status)
 
     def _rewrite(self, change: Callable[[list[str]], list[str]]) -> None:
@@ -170,9 +186,9 @@ def _read(path: Path) -> tuple[list[str], os.stat_result]:
         raise _mistake(f"{path} can't be read: {error.strerror}") from None
 
 
-def _parsed(path: Path, lines: list[str]) -> list[tuple[bytes, AESGCM]]:
+def _parsed(path: Path, lines: list[str]) -> list[tuple[bytes, bytes]]:
     """The keys by id, newest first; a mistake is named by its line, never by its text."""
-    keys: dict[bytes, AESGCM] = {}
+    keys: dict[bytes, bytes] = {}
     for number, line in enumerate(lines, 1):
         try:
             mark, key_id, key = line.split()
@@ -181,7 +197,7 @@ def _parsed(path: Path, lines: list[str]) -> list[tuple[bytes, AESGCM]]:
             mark, identifier, octets = "", b"", b""
         if mark != MARK or len(identifier) != _ID or len(octets) != _KEY or identifier in keys:
             raise _mistake(f"line {number} of {path} is not `{MARK} <id, 8 hex digits> <key, base64 of 32 octets>`")
-        keys[identifier] = AESGCM(octets)
+        keys[identifier] = octets
     if not keys:
         raise _mistake(f"{path} holds no key")
     return list(keys.items())

@@ -7,12 +7,41 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Text, and_, bindparam, cast, exists, false, insert, null, or_, select, true, union_all, update
+from sqlalchemy import (
+    Text,
+    and_,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    false,
+    func,
+    insert,
+    null,
+    or_,
+    select,
+    true,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects import sqlite
 
 from ldapmfa.store.database import Statement
 from ldapmfa.store.rows import HELD
-from ldapmfa.store.schema import ACCOUNTS, CHANGES, FACTORS, FORMS, LOGINS, NAMES, PENDING, RECOVERY_CODES
+from ldapmfa.store.schema import (
+    ACCOUNTS,
+    CHANGES,
+    FACTORS,
+    FORMS,
+    LOGINS,
+    NAMES,
+    PENDING,
+    PROMPT_TIMES,
+    PROMPTS,
+    RECOVERY_CODES,
+    REUSE,
+    SENT_CODES,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import BindParameter, ColumnElement, FromClause, Insert, Table
@@ -149,3 +178,65 @@ ADD_CHANGE: Final = Statement(adding(CHANGES))
 RESEAL: Final = Statement(
     update(FACTORS).where(FACTORS.c.id == bindparam("factor_id")).values(sealed=bindparam("blob"))
 )
+
+
+# -- questions to owners, codes sent, successes that count again
+
+
+def _replacing(table: Table) -> Insert:
+    """Add a row, or put it in the place of the one with its primary key."""
+    row = sqlite.insert(table).values({column.name: bindparam(column.name) for column in table.c})
+    keys = [column.name for column in table.primary_key]
+    values = {column.name: row.excluded[column.name] for column in table.c if column.name not in keys}
+    return row.on_conflict_do_update(index_elements=keys, set_=values)
+
+
+#: What the owner is asked just now, if anything.
+PROMPT: Final = Statement(
+    select(PROMPTS.c.id, PROMPTS.c.reuse_key, PROMPTS.c.left).where(
+        PROMPTS.c.account_key == bindparam("account_key"), PROMPTS.c.expires > bindparam("now")
+    )
+)
+COUNT_PROMPTS: Final = Statement(
+    select(func.count())
+    .select_from(PROMPT_TIMES)
+    .where(PROMPT_TIMES.c.account_key == bindparam("account_key"), PROMPT_TIMES.c.at > bindparam("since"))
+)
+FORGET_TIMES: Final = Statement(
+    delete(PROMPT_TIMES).where(
+        PROMPT_TIMES.c.account_key == bindparam("account_key"), PROMPT_TIMES.c.at <= bindparam("since")
+    )
+)
+_TIME: Final[dict[str, BindParameter[Any]]] = {column.name: bindparam(column.name) for column in PROMPT_TIMES.c}
+ADD_TIME: Final = Statement(insert(PROMPT_TIMES).values(_TIME))
+FORGET_TIME: Final = Statement(delete(PROMPT_TIMES).where(PROMPT_TIMES.c.id == bindparam("id")))
+SET_PROMPT: Final = Statement(_replacing(PROMPTS))
+_MINE: Final = and_(PROMPTS.c.account_key == bindparam("account_key"), PROMPTS.c.id == bindparam("id"))
+LEAVE_PROMPT: Final = Statement(update(PROMPTS).where(_MINE).values(left=True))
+END_PROMPT: Final = Statement(delete(PROMPTS).where(_MINE))
+
+SET_REUSE: Final = Statement(_replacing(REUSE))
+_REUSABLE: Final = and_(
+    REUSE.c.key == bindparam("key"),
+    REUSE.c.account_key == bindparam("account_key"),
+    REUSE.c.uses > 0,
+    REUSE.c.expires > bindparam("now"),
+)
+REUSABLE: Final = Statement(select(REUSE.c.reason, REUSE.c.factor).where(_REUSABLE))
+#: Finds a row for each of those who may use a success again.
+USE_AGAIN: Final = Statement(update(REUSE).where(_REUSABLE).values(uses=REUSE.c.uses - 1))
+FORGET_REUSE: Final = Statement(delete(REUSE).where(REUSE.c.account_key == bindparam("account_key")))
+FORGET_OLD_REUSE: Final = Statement(delete(REUSE).where(REUSE.c.expires <= bindparam("now")))
+
+_FROM_THERE: Final = and_(
+    SENT_CODES.c.account_key == bindparam("account_key"),
+    SENT_CODES.c.application == bindparam("application"),
+    SENT_CODES.c.client == bindparam("client"),
+    SENT_CODES.c.expires > bindparam("now"),
+)
+SENT: Final = Statement(select(SENT_CODES.c.service, SENT_CODES.c.sealed).where(_FROM_THERE))
+SET_SENT: Final = Statement(_replacing(SENT_CODES))
+FORGET_SENT: Final = Statement(delete(SENT_CODES).where(SENT_CODES.c.account_key == bindparam("account_key")))
+FORGET_OLD_SENT: Final = Statement(delete(SENT_CODES).where(SENT_CODES.c.expires <= bindparam("now")))
+
+METHOD: Final = Statement(select(ACCOUNTS.c.method).where(ACCOUNTS.c.key == bindparam("account_key")))

@@ -13,7 +13,7 @@ import pyotp
 import pytest
 
 from ldapmfa.cli.reasons import REASONS
-from ldapmfa.demo import logins, run
+from ldapmfa.demo import logins, run, terminal
 from ldapmfa.demo.logins import LOGINS, Codes, Outcome, Seen
 
 CODES = Codes("123456", "000000")
@@ -35,15 +35,15 @@ def demo(code, tmp_path, **environment):
 ONCE = "import sys; from ldapmfa.demo.run import main; sys.exit(main(once=True))"
 
 
-def test_five_right_outcomes_give_exit_code_0(tmp_path):
+def test_eight_right_outcomes_give_exit_code_0(tmp_path):
     began = time.monotonic()
     # settings of a real installation must not reach the demo
     ended = demo(ONCE, tmp_path, LDAPMFA_STORE__URL="sqlite:////nowhere/state.db", LDAPMFA_LOGIN__FACTORS='["hotp"]')
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stderr == ""
-    assert ended.stdout.count("✓") == 5
+    assert ended.stdout.count("✓") == 8
     assert "✗" not in ended.stdout
-    assert "5 of 5" in ended.stdout
+    assert "8 of 8" in ended.stdout
     assert "\x1b" not in ended.stdout
     reasons = re.findall(r"  audit +(.*?)(?:, under the reference ([A-Z2-9]{8}))? *\n", ended.stdout)
     assert [reason for reason, _ in reasons] == [
@@ -51,7 +51,12 @@ def test_five_right_outcomes_give_exit_code_0(tmp_path):
         "refused, wrong-code",
         "accepted, code",
         "refused, replayed-code",
+        "accepted, approved",
+        "refused, denied (Deny was pressed)",
+        "refused, fraud (Report fraud was pressed)",
     ]
+    assert ended.stdout.count("alice wants to sign in to demo-app from 127.0.0.1") == 3
+    assert re.findall(r"  pressed +(.*?) *\n", ended.stdout) == ["Approve", "Deny", "Report fraud"]
     for _, reference in reasons:
         assert not reference or ended.stdout.count(reference) == 2, "the client was shown another one"
     assert "otpauth://totp/" in ended.stdout
@@ -74,8 +79,33 @@ def test_a_wrong_outcome_gives_exit_code_1(tmp_path):
     ended = demo(sabotage, tmp_path)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     # a right code where a password alone was announced; and so, at the third, one that is used up
-    assert (ended.stdout.count("✓"), ended.stdout.count("✗")) == (3, 2)
-    assert "3 of 5" in ended.stdout
+    assert (ended.stdout.count("✓"), ended.stdout.count("✗")) == (6, 2)
+    assert "6 of 8" in ended.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "right"),
+    [
+        # the wrong button; and a page that asks something else
+        ("replace(login, pressed='Deny') if login.pressed == 'Approve' else login", 7),
+        ("replace(login, expected=replace(login.expected, asked='What?')) if login.pressed else login", 5),
+    ],
+    ids=["button", "question"],
+)
+def test_a_push_that_goes_wrong_gives_exit_code_1(tmp_path, change, right):
+    sabotage = (
+        "import sys; from dataclasses import replace\n"
+        "from ldapmfa.demo import run\n"
+        "def sabotaged(demo, reactor, place, console, ordinary=run.Demo.__init__):\n"
+        "    ordinary(demo, reactor, place, console)\n"
+        f"    demo._logins.LOGINS = tuple({change} for login in demo._logins.LOGINS)\n"
+        "run.Demo.__init__ = sabotaged\n"
+        "sys.exit(run.main(once=True))"
+    )
+    ended = demo(sabotage, tmp_path)
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert f"{right} of 8" in ended.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -83,7 +113,7 @@ def test_a_demo_that_breaks_gives_exit_code_1_and_leaves_nothing(tmp_path):
     in_use = (
         "import socket, sys; from ldapmfa.demo import run\n"
         "taken = socket.create_server(('127.0.0.1', 0))\n"
-        "run._free_port = lambda: taken.getsockname()[1]\n"
+        "run._free_ports = lambda _: [taken.getsockname()[1]] * 2\n"
         "sys.exit(run.main(once=True))"
     )
     ended = demo(in_use, tmp_path)
@@ -120,7 +150,8 @@ def test_it_serves_until_it_is_told_to_end(tmp_path, name):
     with process:
         try:
             shown = "".join(itertools.takewhile(lambda line: not line.startswith("As alice"), process.stdout))
-            assert "5 of 5" in shown
+            assert "8 of 8" in shown
+            assert re.search(r"open http://127\.0\.0\.1:\d+ to answer", shown)
             assert re.search(r"ldapwhoami -x -H ldap://127\.0\.0\.1:\d+ ", shown)
             (place,) = tmp_path.iterdir()
             assert str(place / "ldapmfa.toml") in shown
@@ -140,16 +171,19 @@ def test_an_outcome_is_right_only_if_code_reason_and_entries_are():
             replace(login.expected, code=80),
             replace(login.expected, reason="password"),
             replace(login.expected, entries=("cn=somebody-else",)),
+            replace(login.expected, asked="whether somebody else wants to sign in"),
         ):
             assert not logins.is_right(login, replace(seen, outcome=wrong))
 
 
-def test_what_the_five_must_come_to():
-    assert [login.expected.code for login in LOGINS] == [49, 49, 0, 49, 50]
+def test_what_they_must_come_to():
+    assert [login.expected.code for login in LOGINS] == [49, 49, 0, 49, 50, 0, 49, 49]
     assert LOGINS[2].typed(CODES) == LOGINS[3].typed(CODES)
     assert len({login.typed(CODES) for login in LOGINS}) == 4
     assert LOGINS[0].typed(CODES) + "000000" == LOGINS[1].typed(CODES)
     assert LOGINS[4].typed(CODES) is None
+    assert [login.pressed for login in LOGINS] == [""] * 5 + ["Approve", "Deny", "Report fraud"]
+    assert all(bool(login.pressed) == bool(login.expected.asked) for login in LOGINS)
     assert {login.expected.reason for login in LOGINS} - {""} <= set(REASONS)
 
 
@@ -173,7 +207,7 @@ def test_the_wrong_code_evades_right_ones():
 
 @pytest.mark.parametrize("colours", [True, False])
 def test_the_qr_code_is_square_and_framed(colours):
-    lines = run.qr_code("otpauth://totp/ldapmfa:alice?secret=ABCDEFGH", colours=colours).plain.split("\n")
+    lines = terminal.qr_code("otpauth://totp/ldapmfa:alice?secret=ABCDEFGH", colours=colours).plain.split("\n")
     assert len({len(line) for line in lines}) == 1
     assert abs(len(lines[0]) - 2 * len(lines)) <= 1
     assert set(lines[0]) == {" " if colours else "█"}
@@ -181,9 +215,9 @@ def test_the_qr_code_is_square_and_framed(colours):
 
 
 def test_outcomes_in_words():
-    assert run._in_words(Outcome(49, "no-code")) == "refused: invalidCredentials (49)"
-    assert run._in_words(Outcome(0, "code", ("cn=a",))) == "accepted: success (0), and the search found cn=a"
-    assert run._in_words(Outcome(80)) == "refused: result code (80)"
+    assert terminal.in_words(Outcome(49, "no-code")) == "refused: invalidCredentials (49)"
+    assert terminal.in_words(Outcome(0, "code", ("cn=a",))) == "accepted: success (0), and the search found cn=a"
+    assert terminal.in_words(Outcome(80)) == "refused: result code (80)"
 
 
 def test_no_file_of_the_demo_is_imported_by_the_service():

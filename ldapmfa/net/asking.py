@@ -1,0 +1,341 @@
+"""What one login asks of services: the prompt, which may outlive it, and codes that services verify.
+
+Promised here: a prompt is counted and opened in the store before its service hears of it, and closed when it is over,
+whatever happens; a client that leaves takes its prompt back, or, where late approvals count, leaves it to its deadline
+with nothing of the login but the identity, the application, the address and the keyed hash. Not in here: which service
+is asked, and what an answer means for the login.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from ldapmfa.core.questions import Answered, Asked, CodeIsSent, Unreachable
+from ldapmfa.errors import FactorDown, FactorUnreachable, StoreDown
+from ldapmfa.factors.service import Allowed, CodeSent, Denied, Prompt, Waiting, user_of
+from ldapmfa.net.waiting import Deadline, DeadlineExceeded, within
+from ldapmfa.store import Grant, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ldapmfa.core.identity import Identity
+    from ldapmfa.core.policy import Choice
+    from ldapmfa.core.secret import Secret
+    from ldapmfa.factors.breaker import Guarded
+    from ldapmfa.factors.service import Answer, Started
+    from ldapmfa.store import Store
+
+#: Seconds for which a prompt is left open whose client has gone, where late approvals count.
+LATE: Final = 60.0
+#: Seconds that a prompt may take longer than was agreed, before it is given up as the service's fault.
+SLACK: Final = 5.0
+#: Seconds for which a service is told that nobody waits any more.
+CANCEL: Final = 5.0
+#: Seconds after which whoever shares a prompt looks again.
+LOOK: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a listener's logins ask: how often, for how long, and for what a success counts again. Times in seconds.
+
+    `application` is what owners are shown; `fingerprint` changes with the policy, and what counts again is forgotten.
+    """
+
+    application: str
+    fingerprint: str = ""
+    prompts: int = 5
+    prompt_seconds: float = 600.0
+    reuse_seconds: float = 0.0
+    reuse_uses: int = 1
+    late_seconds: float = 0.0
+
+
+class Asking:
+    """One prompt, from the request that starts it to the answer. `started` and `answered` are futures."""
+
+    def __init__(
+        self,
+        guarded: Guarded,
+        prompt: Prompt,
+        prompt_id: str,
+        store: Store,
+        *,
+        grants: tuple[Grant | None, Grant | None],
+        clock: Any,
+        keep: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.started: asyncio.Future[Started] = loop.create_future()
+        self.answered: asyncio.Future[Answer] = loop.create_future()
+        self._guarded = guarded
+        self._prompt = prompt
+        self._id = prompt_id
+        self._store = store
+        self._grant, self._late = grants
+        self._clock = clock
+        self._keep = keep
+        self._left = self._waits = False
+        self._task = keep(self._ask())
+
+    def leave(self) -> None:
+        """Nobody waits any more."""
+        if self._left or self.answered.done():
+            return
+        self._left = True
+        if self._late:
+            self._keep(self._note_left())
+        elif self._waits:
+            self._task.cancel()
+
+    async def _note_left(self) -> None:
+        try:
+            await self._store.leave_prompt(self._prompt.identity.key, self._id)
+        except StoreDown:
+            self._late = None  # nobody could find the answer
+
+    async def _ask(self) -> None:
+        prompt = self._prompt
+        counts = True
+        answer: Answer | None = None
+        try:
+            try:
+                started = await self._guarded.start(prompt)
+            except FactorDown as down:
+                counts = down.asked
+                raise
+            self._prompt = prompt = replace(prompt, password=None)
+            if isinstance(started, Waiting):
+                answer = await self._waited(prompt, started)
+            else:
+                counts = not (isinstance(started, Denied) and started.why in ("not-enrolled", "no-method"))
+                answer = started if isinstance(started, Allowed) else None
+                await self._end(counts=counts, answer=answer)
+                _settle(self.started, started)
+        except asyncio.CancelledError:
+            await self._end(counts=counts, answer=None)
+            raise
+        except Exception as broken:  # noqa: BLE001 - whoever waits is told
+            await self._end(counts=counts, answer=None)
+            for future in (self.started, self.answered):
+                if not future.done():
+                    future.set_exception(broken)
+                    future.exception()  # it need not be asked for
+        finally:
+            for future in (self.started, self.answered):
+                future.cancel()
+
+    async def _waited(self, prompt: Prompt, waiting: Waiting) -> Answer | None:
+        """The answer, if anybody still wants it; it is in the store before it is given."""
+        answer: Answer | None = None
+        if not self._left or self._late:
+            self._waits = True
+            _settle(self.started, waiting)
+            try:
+                async with Deadline(self._clock, prompt.seconds + SLACK):
+                    answer = await self._guarded.wait(prompt, waiting)
+            except DeadlineExceeded:
+                pass
+            finally:
+                self._waits = False
+                if answer is None:
+                    await self._cancelled(prompt, waiting)
+        else:
+            await self._cancelled(prompt, waiting)
+        answer = answer or Denied("no-answer")
+        await self._end(counts=True, answer=answer)
+        _settle(self.answered, answer)
+        return answer
+
+    async def _cancelled(self, prompt: Prompt, waiting: Waiting) -> None:
+        cancelling = asyncio.ensure_future(self._guarded.cancel(prompt, waiting))
+        try:
+            await within(self._clock, CANCEL, cancelling)
+            if cancelling.done():
+                cancelling.exception()  # it was worth trying
+        finally:
+            cancelling.cancel()
+
+    async def _end(self, *, counts: bool, answer: Answer | None) -> None:
+        grant = self._late if self._left else self._grant
+        try:
+            await self._store.end_prompt(
+                self._prompt.identity.key,
+                self._id,
+                counts=counts,
+                grant=grant if isinstance(answer, Allowed) else None,
+                factor=self._guarded.name,
+            )
+        except StoreDown:
+            if isinstance(answer, Allowed):
+                raise
+
+
+def _settle(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+class Inquiry:
+    """What one login asks of services. `left()` gives the seconds that are left to it."""
+
+    def __init__(
+        self,
+        services: Mapping[str, Guarded],
+        store: Store,
+        terms: Terms,
+        typed: Secret,
+        client: str,
+        *,
+        clock: Any,
+        left: Callable[[], float],
+        entropy: Callable[[int], bytes],
+        keep: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+    ) -> None:
+        self._services = services
+        self._store = store
+        self._terms = terms
+        self._typed = typed
+        self._client = client
+        self._clock = clock
+        self._left = left
+        self._entropy = entropy
+        self._keep = keep
+        self._asking: Asking | None = None
+        self._shared: tuple[str, str] | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where the login comes from, as a code that was sent is bound to it."""
+        return Place(self._terms.application, self._client)
+
+    def key(self, identity: Identity) -> str:
+        """What an equal bind has in common with this one."""
+        place = Place(f"{self._terms.application}\0{self._terms.fingerprint}", self._client)
+        return self._store.reuse_key(identity, self._typed, place)
+
+    def grant(self, identity: Identity) -> Grant | None:
+        """What a success of this login counts for later, if anything."""
+        terms = self._terms
+        if not terms.reuse_seconds:
+            return None
+        return Grant(self.key(identity), terms.reuse_seconds, terms.reuse_uses)
+
+    def leave(self) -> None:
+        """The login is over, or its client has gone."""
+        if self._asking:
+            self._asking.leave()
+
+    async def start(
+        self, identity: Identity, choice: Choice, password: Secret
+    ) -> Answered | Asked | CodeIsSent | Unreachable:
+        """Have the owner asked, or a code sent, as often as the terms allow."""
+        guarded, terms = self._services[choice.service], self._terms
+        seconds = max(self._left(), LATE if terms.late_seconds else 0.0)
+        prompt = self._prompt(identity, guarded, password, seconds)
+        if prompt is None:
+            return Answered(given=False, why="no-user-name")
+        key, prompt_id = self.key(identity), self._entropy(16).hex()
+        begun = await self._store.begin_prompt(
+            identity,
+            prompt_id,
+            key,
+            seconds=seconds + 2 * SLACK + CANCEL + guarded.table.connect_timeout + guarded.table.response_timeout,
+            prompts=terms.prompts,
+            within=terms.prompt_seconds,
+            shares=terms.reuse_seconds > 0,
+            takes_over=terms.late_seconds > 0,
+        )
+        if begun == "shared":
+            self._shared = identity.key, key
+            return Asked(shared=True)
+        if begun != "begun":
+            return Answered(given=False, why=begun)
+        late = Grant(key, terms.late_seconds, 1, "late-approval") if terms.late_seconds else None
+        self._asking = Asking(
+            guarded,
+            replace(prompt, method=choice.method, device=choice.device),
+            prompt_id,
+            self._store,
+            grants=(self.grant(identity), late),
+            clock=self._clock,
+            keep=self._keep,
+        )
+        await asyncio.wait({self._asking.started})
+        try:
+            started = self._asking.started.result()
+        except FactorUnreachable as error:
+            return Unreachable(str(error))
+        except asyncio.CancelledError:
+            raise FactorDown(f"{guarded.name}: the prompt was given up") from None
+        match started:
+            case Allowed():
+                return Answered(given=True)
+            case Denied(why, detail):
+                return Answered(given=False, why=why, detail=detail)
+            case CodeSent(handle, for_seconds):
+                await self._store.keep_sent(identity, guarded.name, handle, self.place, seconds=for_seconds)
+                return CodeIsSent()
+            case Waiting():
+                return Asked()
+        raise FactorDown(f"{guarded.name}: the plug-in answered {type(started).__name__}")
+
+    async def answer(self) -> Answered:
+        """What the owner says, to this login or to the one whose prompt it shares."""
+        if self._shared:
+            return await self._shared_answer(*self._shared)
+        asking = self._asking
+        if asking is None:
+            raise FactorDown("nobody was asked")
+        if not await within(self._clock, self._left(), asking.answered):
+            asking.leave()
+            return Answered(given=False, why="no-answer")
+        try:
+            answer = asking.answered.result()
+        except asyncio.CancelledError:
+            raise FactorDown("the prompt was given up") from None
+        if isinstance(answer, Denied):
+            return Answered(given=False, why=answer.why, detail=answer.detail)
+        return Answered(given=isinstance(answer, Allowed), why="denied")
+
+    async def _shared_answer(self, account: str, key: str) -> Answered:
+        """Wait until the other one's prompt is over; whether it counts for this bind the store says then."""
+        while await self._store.is_open(account, key):
+            if self._left() <= 0:
+                return Answered(given=False, why="no-answer")
+            never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            await within(self._clock, min(LOOK, self._left()), never)
+        return Answered(given=True)
+
+    async def verify(self, identity: Identity, service: str, code: Secret, password: Secret) -> Answered | Unreachable:
+        """Whether the service takes the code; one that is wrong counts as a guess."""
+        guarded = self._services[service]
+        prompt = self._prompt(identity, guarded, password, guarded.table.response_timeout)
+        if prompt is None:
+            return Answered(given=False, why="no-user-name")
+        kept = await self._store.sent(identity.key, self.place)
+        sent = CodeSent(kept[1]) if kept and kept[0] == service else None
+        try:
+            answer = await guarded.verify(prompt, code, sent)
+        except FactorUnreachable as error:
+            return Unreachable(str(error))
+        if isinstance(answer, Allowed):
+            if sent:
+                await self._store.forget_sent(identity.key)
+            return Answered(given=True)
+        if isinstance(answer, Denied):
+            if answer.why == "wrong-code":
+                await self._store.count_wrong_code(identity)
+            return Answered(given=False, why=answer.why, detail=answer.detail)
+        raise FactorDown(f"{service}: the plug-in answered {type(answer).__name__}")
+
+    def _prompt(self, identity: Identity, guarded: Guarded, password: Secret, seconds: float) -> Prompt | None:
+        user = user_of(identity, guarded.table.username)
+        if user is None:
+            return None
+        shown = password if guarded.service.wants_password else None
+        return Prompt(identity, user, self._terms.application, self._client, seconds=seconds, password=shown)
