@@ -9,7 +9,7 @@ install = $(bin)/pip install --quiet --disable-pip-version-check --editable
 help: ## this menu
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
 
-demo: .venv/ready ## five logins through a proxy in front of an embedded directory (ONCE=1: then end)
+demo: .venv/ready ## logins by codes and by pushes through a proxy in front of an embedded directory (ONCE=1: then end)
 	@$(bin)/ldapmfa demo $(if $(ONCE),--once)
 
 test: .venv/ready-test ## everything, against real servers and clients; installs Debian packages if it may

@@ -192,7 +192,29 @@ class Operator:
 
 
 class Admin(Operator):
-    """Does everything: enrols, removes, resynchronises, rotates the key."""
+    """Does everything: enrols, removes, resynchronises, says how somebody is asked, rotates the key."""
+
+    async def set_method(self, name: str, method: str | None, directory: str | None = None) -> str | No:
+        """How the owner of an account is asked who types the password alone; None: in the configured order.
+
+        Gives the account's key. An account that was never seen is looked up at the directory, where that can be done.
+        """
+        meant = await self._meant(name, directory)
+        owner: str | Identity
+        if isinstance(meant, No):
+            if meant.why != "unknown-account" or self._accounts.lookup is None:
+                return meant
+            found = await self._owner(name)
+            if not isinstance(found, Identity):
+                return found if isinstance(found, No) else meant
+            owner, key = found, found.key
+        elif meant[0] is None:
+            return No("unknown-account", f"{name} has only a pending enrolment: let them log in once before")
+        else:
+            owner = key = meant[0].key
+        change = self._change("method-set", key, method or "none")
+        await self._store.set_method(owner, method, change)
+        return key
 
     async def enrol(
         self, name: str, kind: str, options: Mapping[str, Any], *, label: str = "", add: bool = False

@@ -7,9 +7,12 @@ the directory behind it, which behaves like OpenLDAP until a test tells it other
 from __future__ import annotations
 
 import asyncio
+import gc
+import sqlite3
 import sys
 import time
 import uuid
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 import pyotp
@@ -337,10 +340,26 @@ class ScriptedDirectory(Directory):
         return [(bind.name.decode(errors="replace"), bind.password.decode(errors="replace")) for bind in asked]
 
 
+def people(house, count):
+    """So many more accounts, by DN, without a factor."""
+    names = [f"cn=person{number},{BASE}" for number in range(count)]
+    for name in names:
+        house.directory.passwords[dn.normalise(name)] = PASSWORD.encode()
+        house.directory.uuids[dn.normalise(name)] = str(uuid.uuid4())
+    return names
+
+
+def passwords_in_memory(password):
+    """Every secret that holds it, wherever the collector can reach."""
+    gc.collect()
+    return [found for found in gc.get_objects() if isinstance(found, Secret) and password.encode() in found.reveal()]
+
+
 class Owner:
     """A service: whoever is asked answers when the test says so.
 
-    `begins` is what `start` does instead, if it is a value or an exception; `knows` the codes that it takes.
+    `begins` is what `start` does instead, if it is a value or an exception; `knows` the codes that it takes; `gate` a
+    future that `start` and `verify` wait for, if there is one. What they are shown of the password is not kept.
     """
 
     Table = ServiceTable
@@ -354,11 +373,16 @@ class Owner:
         self.begins = None
         self.knows = {}
         self.verified = []
+        self.shown = 0  # passwords
         self.healthy = True
+        self.gate = None
         self._waiting = []
 
     async def start(self, prompt):
-        self.prompts.append(prompt)
+        self.shown += prompt.password is not None
+        self.prompts.append(replace(prompt, password=None))
+        if self.gate:
+            await self.gate
         if isinstance(self.begins, BaseException):
             raise self.begins
         if self.begins is not None:
@@ -378,7 +402,10 @@ class Owner:
         return answer
 
     async def verify(self, prompt, code, sent):
+        self.shown += prompt.password is not None
         self.verified.append((prompt.user, sent))
+        if self.gate:
+            await self.gate
         if isinstance(self.begins, BaseException):
             raise self.begins
         right = self.knows.pop(prompt.user, None) == code.reveal()
@@ -487,10 +514,12 @@ class World:
     tasks: set = field(default_factory=set)
     owner: Owner = field(default_factory=Owner)
     others: dict = field(default_factory=dict)  #: further services, by name
-    table: ServiceTable = field(default_factory=ServiceTable)
+    table: ServiceTable = field(default_factory=lambda: ServiceTable(kind="owner"))
     terms: Terms = field(default_factory=lambda: Terms("app"))
     alarms: list = field(default_factory=list)
     deadline: float = 30.0
+    guards: dict = field(default_factory=dict)  #: the services behind their breakers
+    workers: list = field(default_factory=list)  #: further processes on the same store
 
     def __post_init__(self):
         self.clock = Clock()
@@ -499,13 +528,34 @@ class World:
 
     async def open(self, **options):
         """Open the store, enrol alice and bob; everything else is there already."""
-        seal = Seal.create(self.path / "key", entropy=bytes)
-        self.store = await Store.open(
-            f"sqlite:///{self.path}/state.db", seal, clock=lambda: self.now, normalise_dn=dn.normalise, **options
-        )
+        self.store = await self._opened(Seal.create(self.path / "key", entropy=bytes), **options)
         for name in (ALICE, BOB):
             await self.enrol(name)
         return self.assemble()
+
+    async def _opened(self, seal, **options):
+        url = f"sqlite:///{self.path}/state.db"
+        return await Store.open(url, seal, clock=lambda: self.now, normalise_dn=dn.normalise, **options)
+
+    async def worker(self, **changes):
+        """Another process of this proxy: the same accounts, clock, services and file, a store of its own."""
+        same = {name: getattr(self, name) for name in ("policy", "settings", "owner", "others", "table", "terms")}
+        other = World(self.path, **{**same, "deadline": self.deadline, **changes})
+        other.clock = other.directory._reactor = self.clock
+        other.directory.passwords, other.directory.uuids = self.directory.passwords, self.directory.uuids
+        other.store = await self._opened(Seal(self.path / "key", entropy=bytes))
+        self.workers.append(other)
+        return other.assemble()
+
+    def rows(self, table):
+        """How many rows there are: what the store has written, seen by another process."""
+        with closing(sqlite3.connect(self.path / "state.db")) as connection:
+            return connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+
+    def advance(self, seconds):
+        """Time passes, for the store too."""
+        self.now += seconds
+        self.clock.advance(seconds)
 
     def assemble(self):
         """The listener, with the store that there is."""
@@ -618,7 +668,10 @@ class World:
             await within(self.clock, seconds, asyncio.get_running_loop().create_future())
 
         told = lambda *what: self.logged.append(what)  # noqa: E731
-        return Guarded(name, service, self.table, clock=self.clock.seconds, sleep=sleep, keep=self._kept, says=told)
+        self.guards[name] = Guarded(
+            name, service, self.table, clock=self.clock.seconds, sleep=sleep, keep=self._kept, says=told
+        )
+        return self.guards[name]
 
     # a log that remembers
 
@@ -632,4 +685,6 @@ class World:
             front.transport.cut()
         while self.tasks:
             await asyncio.wait(set(self.tasks))
+        for worker in self.workers:
+            await worker.close()
         await self.store.close()

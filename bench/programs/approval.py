@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
-from ldapmfa.factors import Prompt
+from ldapmfa.config import ServiceTable
+from ldapmfa.core.secret import Secret
+from ldapmfa.factors.service import Allowed, Answer, CodeSent, Denied, Prompt, Tools, Waiting
 
 #: The environment variable with the folder.
 PLACE: Final = "LDAP_BENCH_APPROVALS"
@@ -24,14 +27,17 @@ APPROVED: Final = "approved"
 class Approval:
     """What `login.factors` calls "bench"."""
 
-    kind = "bench"
+    Table: ClassVar[type[ServiceTable]] = ServiceTable
+    methods: ClassVar[Sequence[str]] = ("bench",)
+    takes_codes: ClassVar[bool] = False
+    wants_password = False
 
-    def __init__(self) -> None:
+    def __init__(self, table: ServiceTable, tools: Tools) -> None:  # noqa: ARG002 - nothing can be set
         self._waiting: deque[asyncio.Future[bool]] = deque()
         self._asked = -1
 
-    async def ask(self, prompt: Prompt) -> bool:  # noqa: ARG002 - nobody is asked
-        """Yes, in time."""
+    async def start(self, prompt: Prompt) -> Waiting:  # noqa: ARG002 - nobody is asked
+        """Now the login waits."""
         loop = asyncio.get_running_loop()
         if self._asked < 0:
             place = Path(os.environ[PLACE])
@@ -42,7 +48,26 @@ class Approval:
         answer: asyncio.Future[bool] = loop.create_future()
         self._waiting.append(answer)
         os.write(self._asked, b".")
-        return await answer
+        return Waiting(answer)
+
+    async def wait(self, prompt: Prompt, waiting: Waiting) -> Answer:  # noqa: ARG002 - see `start`
+        """Yes, in time."""
+        await waiting.handle
+        return Allowed("bench")
+
+    async def verify(self, prompt: Prompt, code: Secret, sent: CodeSent | None) -> Answer:  # noqa: ARG002 - no codes
+        """No."""
+        return Denied("wrong-code")
+
+    async def cancel(self, prompt: Prompt, waiting: Waiting) -> None:
+        """Nobody is told."""
+
+    async def health(self) -> str:
+        """It is always there."""
+        return "there"
+
+    async def close(self) -> None:
+        """Nothing is held."""
 
     def _approve(self, approved: int) -> None:
         for _ in os.read(approved, 1 << 16):

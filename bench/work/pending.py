@@ -96,6 +96,7 @@ def _proxy(site: Site, links: int) -> Iterator[tuple[Peer, Path]]:
         "directory": directory,
         "directories.secure": directory,
         "login": {"factors": ["totp", "bench"], "deadline": 3600},
+        "factors.bench": {},
         "limits": {"connections": 2 * PENDING, "pending_logins": 2 * PENDING, "bind_timeout": 3600},
     }
     variables = {PLACE: str(place), "PYTHONPATH": f"{machine.ROOT}:{machine.ROOT / 'bench' / 'plugin'}"}

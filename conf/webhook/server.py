@@ -40,7 +40,7 @@ def answer(action: str, transaction: str, question: dict) -> dict:
         timer = threading.Timer(question["seconds"], decide, (transaction, "no-answer"))
         timer.daemon = True
         timer.start()
-        print(len(STATES), "{user} wants to sign in to {application} from {client}".format_map(question), flush=True)
+        print(len(STATES), "{user!r} wants to sign in to {application} from {client}".format_map(question), flush=True)
     elif action == "poll":
         CHANGED.wait_for(lambda: STATES.get(transaction) != "pending", question["seconds"])
     elif action == "cancel":

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from ldapmfa.audit import printable
 from ldapmfa.cli.accounts import completed, on_accounts, yes
-from ldapmfa.cli.command import Group, actor, answer, say, table
+from ldapmfa.cli.command import Failed, Group, actor, answer, given, load, say, table
 from ldapmfa.cli.rows import factor_cells, factor_value
 
 if TYPE_CHECKING:
@@ -30,7 +34,7 @@ _id = click.argument("factor_id", metavar="ID", shell_complete=complete_id)
 
 @click.group(cls=Group)
 def factor() -> None:
-    """Factors, by their ids.
+    """Factors, by their ids; and services, by their names.
 
     ID is a factor's id, or its first eight characters, as `factor list` shows them.
     """
@@ -105,3 +109,77 @@ def resync(factor_id: str, code1: str, code2: str) -> None:
 
     row = yes(on_accounts(work))
     answer({"resynchronised": row.id}, lambda: say(f"{row.kind} {row.id} is in step again"))
+
+
+def complete_service(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Services of the configuration that begin as typed."""
+    try:
+        with ctx.scope(cleanup=False):
+            names = load(check_files=False).factors
+    except Exception:  # noqa: BLE001 - nobody reads an error between two strokes of the Tab key
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+@factor.command(
+    examples=(
+        "ldapmfa factor test duo --user alice",
+        "ldapmfa factor test duo --user alice --method phone:2",
+        "ldapmfa factor test radius --user alice --code 123456 --json",
+    )
+)
+@click.argument("service", shell_complete=complete_service)
+@click.option("--user", "name", required=True, metavar="NAME", help="The user, as the service calls them.")
+@click.option("--method", default="", metavar="METHOD[:DEVICE]", help="How to ask; default: as the service prefers.")
+@click.option("--code", metavar="CODE", help="Verify this code instead of asking the user.")
+@click.option("--password-stdin", is_flag=True, help="Read the password, which some services want, as input.")
+@click.option("--seconds", type=click.FloatRange(1, 600), default=60, show_default=True, help="How long to wait.")
+def test(*, service: str, name: str, method: str, code: str | None, password_stdin: bool, seconds: float) -> int:
+    """Try a service for one user, step by step.
+
+    SERVICE is the name of a table [factors.SERVICE]. Its health is asked for, then the user is really asked, or the
+    code really used up; no directory and no store has a part in it. Exit code 0: the service vouches for the user. 1:
+    it does not. 3: it could not be asked.
+    """
+    from ldapmfa.cli import services  # noqa: PLC0415 - takes long
+    from ldapmfa.core.secret import Secret  # noqa: PLC0415 - takes long
+
+    config = load()
+    if service not in config.factors:
+        known = ", ".join(config.factors) or "none"
+        raise Failed(2, f"{config.source}: there is no table [factors.{service}]; there are: {known}")
+    way, _, device = method.partition(":")
+    trial = services.Trial(
+        name=service,
+        user=name,
+        method=way,
+        device=device,
+        code=Secret(code.encode()) if code is not None else None,
+        password=Secret(sys.stdin.buffer.readline().rstrip(b"\r\n")) if password_stdin else None,
+        seconds=seconds,
+    )
+    steps: list[str] = []
+
+    def step(text: str) -> None:
+        steps.append(printable(text))
+        if not given().json:
+            say(f"{len(steps)}. {steps[-1]}")
+
+    def ask_code() -> Secret | None:
+        if not sys.stdin.isatty():
+            line = sys.stdin.readline().strip()
+        else:
+            line = str(click.prompt("Code", default="", show_default=False, err=True)).strip()
+        return Secret(line.encode()) if line else None
+
+    tried = asyncio.run(services.play(config, trial, step=step, ask_code=ask_code))
+    value = {**asdict(tried), "service": service, "user": name, "steps": steps}
+
+    def result() -> None:
+        say(f"\n{tried.outcome.capitalize()} ({tried.reason}). {tried.meaning}")
+        for line in (tried.detail, tried.remedy):
+            if line:
+                say(printable(line))
+
+    answer(value, result)
+    return {"accepted": 0, "refused": 1}.get(tried.outcome, 3)

@@ -18,6 +18,7 @@ from ldapmfa.errors import ConfigError
 
 if TYPE_CHECKING:
     from ldapmfa.accounts import Accounts
+    from ldapmfa.cli.services import Health
     from ldapmfa.config import Config
 
 #: A configuration there belongs to the systemd unit, whose state lies elsewhere.
@@ -206,14 +207,15 @@ def _next_steps(settings: Config, *, example: bool) -> list[str]:
         "ldapmfa check-config --skip-ports --config /etc/ldapmfa/ldapmfa.toml",
     ),
 )
-@click.option("--online", is_flag=True, help="Try every server of every directory too.")
+@click.option("--online", is_flag=True, help="Try every directory's servers and every service too.")
 @click.option("--skip-ports", is_flag=True, help="Do not try the ports: the service is running and has them.")
 def check_config(*, online: bool, skip_ports: bool) -> None:
     """List all mistakes of the configuration.
 
     They are listed at once, each with its key and what would be right. With --online every server is looked up,
     connected to, its certificate verified, and asked what it is: one that can tell nobody's identity is refused. The
-    service account, if any, is bound.
+    service account, if any, is bound. Every service is asked for its health, which verifies our keys there, its
+    certificate and its clock, and asks nobody.
     """
     from ldapmfa.cli import online as checks  # noqa: PLC0415 - takes long
 
@@ -221,28 +223,36 @@ def check_config(*, online: bool, skip_ports: bool) -> None:
     mistakes = checks.key_mistakes(settings)
     warnings = checks.warnings(settings)
     servers: list[checks.Checked] = []
+    services: list[Health] = []
     if online:
+        from ldapmfa.cli import services as trials  # noqa: PLC0415 - takes long
+
         servers = in_reactor(lambda reactor: checks.check(settings, reactor))
+        services = asyncio.run(trials.check(settings))
         mistakes += [problem for server in servers for problem in server.mistakes]
         warnings += [warning for server in servers for warning in server.warnings]
     for warning in () if given().json else warnings:
         warn(warning)
     source = str(settings.source)
-    if mistakes:
-        raise ConfigError(mistakes + [problem for server in servers for problem in server.broken])
     broken = [problem for server in servers for problem in server.broken]
+    broken += [problem for service in services for problem in service.broken]
+    if mistakes:
+        raise ConfigError(mistakes + broken)
     if broken:
         raise Failed(3, *(f"{source}: {problem}" for problem in broken))
     value = {
         "config": source,
         "listeners": [listen.name for listen in settings.listen],
         "servers": [server.as_dict() for server in servers],
+        "services": [service.as_dict() for service in services],
         "warnings": warnings,
     }
 
     def show() -> None:
         for server in servers:
             say(f"{server.directory}: {server.server}: {server.summary}")
+        for service in services:
+            say(f"{service.service}: {service.kind}: {service.found}")
         say(f"{source}: no mistakes")
 
     answer(value, show)

@@ -93,6 +93,9 @@ def warnings(config: Config) -> list[str]:
             exposed = [server.host for server in directory.servers if not server.tls and not _is_loopback(server.host)]
             hint = "write ldaps://, or set starttls = true"
             found += [f"{place}.uris: passwords go to {host} in clear text: {hint}" for host in exposed]
+    for name in config.factors:
+        if name not in config.login.factors:
+            found.append(f'factors.{name}: nobody is asked by it: login.factors does not have "{name}"')
     for number, listen in enumerate(config.listen):
         if listen.certificate:
             found += _ending(_first_certificate(listen.certificate), f"listen[{number}].certificate")

@@ -30,6 +30,18 @@ REASONS: Final[dict[str, Explanation]] = {
         "Enrol it: ldapmfa user enrol NAME.",
     ),
     "approved": Explanation("The password was right, and the user approved the login by a second factor that asks."),
+    "reused": Explanation(
+        "The password was right, and an equal login from the same address had succeeded just before (reuse_seconds)."
+    ),
+    "late-approval": Explanation(
+        "The password was right, and the user had approved an equal login whose client had not waited"
+        " (late_approval_seconds)."
+    ),
+    "failed-open": Explanation(
+        "The password was right, and nothing else was shown: the service could not be reached, and its"
+        ' fail_mode = "open" let the user in.',
+        'See that it can be reached; fail_mode = "closed" refuses instead.',
+    ),
     # refused by the session
     "second-bind": Explanation(
         "A second bind came while the first of the same connection was not answered.",
@@ -88,8 +100,44 @@ REASONS: Final[dict[str, Explanation]] = {
         "The password was right, and the account's owner is being asked for another login at this moment.",
         "If the program binds twice for one login, let it wait for the first answer.",
     ),
+    "too-many-prompts": Explanation(
+        "The password was right; the user was asked login.prompts times within login.prompt_seconds, and is not asked"
+        " again for a while.",
+        "If the user did not log in so often, somebody else knows the password: have it changed. Else let the program"
+        " wait longer for an answer, set reuse_seconds at its listener, or raise login.prompts.",
+    ),
+    "no-answer": Explanation(
+        "The password was right; nobody answered the question in time.",
+        "Does the listener's deadline give enough time, and does the program wait that long? If the user was never"
+        " asked, look at the service's own log.",
+    ),
+    "fraud": Explanation(
+        "The password was right; the user reported that somebody else tried to log in.",
+        "Somebody else knows the password: have it changed at once.",
+    ),
+    "locked-at-service": Explanation(
+        "The password was right; the service has locked the user or the device.", "Unlock it at the service."
+    ),
+    "throttled": Explanation(
+        "The password was right; the service says that it was asked about this user too often.", "Wait a little."
+    ),
+    "no-method": Explanation(
+        "The password was right; the user can't be asked like this: the service has no such method, or no such device"
+        " of the user.",
+        "ldapmfa user show NAME shows the method that is set; ldapmfa factor test SERVICE --user NAME shows what there"
+        " is.",
+    ),
+    "no-user-name": Explanation(
+        "The password was right; what the user is called at the service can't be said: the account has no such name,"
+        " several, or one that is another domain's.",
+        'Set username in the service\'s table, for example to "{upn}".',
+    ),
+    "code-sent": Explanation(
+        "The password was right, and a code was sent to the user: the next bind brings it.",
+        "The user types the password and the code as next, from the same address.",
+    ),
     "denied": Explanation(
-        "The password was right; the user did not approve the login, or not in time.",
+        "The password was right; the user did not approve the login.",
         "If the user was never asked to, somebody else knows the password: have it changed.",
     ),
     "wrong-code": Explanation(
@@ -140,6 +188,11 @@ REASONS: Final[dict[str, Explanation]] = {
     ),
     "deadline": Explanation(
         "The login was not decided within login.deadline.", f"See which part was slow: the durations tell. {_LOG}"
+    ),
+    "factor-down": Explanation(
+        "A service that verifies second factors could not be reached, or answered as it should not.",
+        "ldapmfa check-config --online asks every service for its health, ldapmfa factor test tries one for a user."
+        f" {_LOG}",
     ),
     "directory-down": Explanation(
         "No server of the directory could be reached, or it did not answer in time or as a directory does.",

@@ -98,12 +98,12 @@ def _serve(settings: Config, make: Callable[[Any], Any], **log_fields: Any) -> N
 
 
 @click.command(cls=Command, examples=("ldapmfa demo", "ldapmfa demo --once"))
-@click.option("--once", is_flag=True, help="End after the five logins; exit code 0 only if all went as they must.")
+@click.option("--once", is_flag=True, help="End after the logins; exit code 0 only if all went as they must.")
 def demo(*, once: bool) -> int:
     """Show what it does, on this machine.
 
-    It starts a directory and a proxy in front of it, and plays and explains five logins. Everything is on this
-    machine's loopback address, and gone at the end. Needs no configuration.
+    It starts a directory and a proxy in front of it, and plays and explains logins by codes and by approvals.
+    Everything is on this machine's loopback address, and gone at the end. Needs no configuration.
     """
     from ldapmfa.demo.run import main  # noqa: PLC0415 - takes long
 

@@ -72,7 +72,8 @@ class Outcome:
 def typed(config: Config, listen: Listen, password: bytes, code: bytes) -> Secret:
     """What a user types into the one password field of a client of `listen`."""
     form = config.code_form(listen)
-    between = form.delimiter.encode() if code and form.style == "delimiter" else b""
+    keyword = any(code.lower().startswith(word.lower().encode()) for word in config.login.keywords)
+    between = form.delimiter.encode() if code and (keyword or form.style == "delimiter") else b""
     return Secret(password + between + code)
 
 

@@ -340,6 +340,76 @@ def unlock(name: str, directory: str | None) -> None:
     answer(value, lambda: say(f"{before.dn} {text}"))
 
 
+def complete_method(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Ways to be asked that begin as typed."""
+    try:
+        with ctx.scope(cleanup=False):
+            ways = _ways(load(check_files=False))
+    except Exception:  # noqa: BLE001 - nobody reads an error between two strokes of the Tab key
+        return []
+    return [CompletionItem(way) for way in ways if way.startswith(incomplete)]
+
+
+def _ways(config: Config) -> list[str]:
+    """All ways in which somebody may be asked by `config`, without devices."""
+    from ldapmfa import factors  # noqa: PLC0415 - takes long
+    from ldapmfa.factors.service import Tools  # noqa: PLC0415 - takes long
+
+    loaded = factors.load_services(config.login.factors, config.factors, lambda _name: Tools())
+    methods = {name: tuple(service.methods) for name, service in loaded.items()}
+    asking = [name for name, known in methods.items() if known]
+    plain = list(dict.fromkeys(method for name in asking for method in methods[name]))
+    return ["code", *plain, *asking, *(f"{name}/{method}" for name in asking for method in methods[name])]
+
+
+@user.command(
+    "set-method",
+    examples=(
+        "ldapmfa user set-method alice push",
+        "ldapmfa user set-method alice duo/phone:2",
+        "ldapmfa user set-method alice code",
+        "ldapmfa user set-method alice --default",
+    ),
+)
+@_name
+@click.argument("method", required=False, shell_complete=complete_method)
+@click.option("--default", "forget", is_flag=True, help="In the order of the configuration again.")
+@_directory
+def set_method(*, name: str, method: str | None, forget: bool, directory: str | None) -> None:
+    """Say how a user is asked.
+
+    That is for those who type the password alone. METHOD is a method (push, phone, sms), with a service and a slash
+    before it if it must be that one, and a device behind a colon; or a service; or "code": the user is never asked, and
+    types codes.
+    """
+    from ldapmfa.config.values import METHOD  # noqa: PLC0415 - takes long
+
+    config = load()
+    if forget == (method is not None):
+        raise Failed(2, "give a METHOD, or --default")
+    if method is not None:
+        ways = _ways(config)
+        if not METHOD.fullmatch(method) or method.partition(":")[0] not in ways:
+            raise Failed(2, f"{method}: nobody can be asked like this; known are {', '.join(ways)}")
+    chosen = chosen_directory(config, directory)
+    within = identity_name(config, directory) if directory else None
+
+    async def work(reactor: Any) -> str | No:
+        from ldapmfa.net import service  # noqa: PLC0415 - takes long
+
+        known = service.directories(config, reactor)[chosen]
+        identity_directory = config.every_directory[chosen].identity_name
+
+        async def change(accounts: Accounts) -> str | No:
+            return await accounts.as_admin(actor()).set_method(name, method, within)
+
+        return await with_accounts(config, identity_directory, lookup_at(known), change)
+
+    key = yes(in_reactor(work))
+    text = f"{name} is asked by {method}" if method else f"{name} is asked in the order of the configuration"
+    answer({"account": key, "method": method}, lambda: say(text))
+
+
 # -- testing
 
 
@@ -376,7 +446,8 @@ def test(*, name: str, listener: str | None, address: str | None, password_stdin
         password, code = (sys.stdin.buffer.readline().rstrip(b"\r\n") for _ in range(2))
     else:
         password = click.prompt("Password", hide_input=True, err=True).encode()
-        code = click.prompt("Code (none: just Enter)", default="", show_default=False, err=True).strip().encode()
+        asked = click.prompt("Code or keyword (none: just Enter)", default="", show_default=False, err=True)
+        code = asked.strip().encode()
     listen = known[listener] if listener else config.listen[0]
     typed = trial.typed(config, listen, password, code)
     steps: list[str] = []

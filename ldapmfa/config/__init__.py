@@ -14,7 +14,7 @@ from __future__ import annotations
 from ldapmfa.config.loading import PLACES, load
 from ldapmfa.config.pages import conf_text, reference_text
 from ldapmfa.config.settings import CodeForm, Config, Directory, Listen
-from ldapmfa.config.tables import ServiceTable, Table
+from ldapmfa.config.tables import HttpTable, ServiceTable, Table
 from ldapmfa.config.values import DirectoryUri, Endpoint
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Directory",
     "DirectoryUri",
     "Endpoint",
+    "HttpTable",
     "Listen",
     "ServiceTable",
     "Table",

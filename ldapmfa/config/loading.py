@@ -132,7 +132,7 @@ def validated(data: dict[str, Any], base: Path, *, check_files: bool) -> tuple[C
     for name, table in classes.items():
         given = data["factors"][name]
         try:
-            made = table.model_validate({"kind": name} | given, context=reading)
+            made = table.model_validate(given | {"kind": plugins.kind_of(name, given)}, context=reading)
         except ValidationError as invalid:
             for error in invalid.errors(include_url=False):
                 mistakes.append((("factors", name, *error["loc"]), _explained(error, error["loc"], table)))

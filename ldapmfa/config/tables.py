@@ -38,7 +38,7 @@ UserTemplate = Annotated[str, AfterValidator(_template)]
 class ServiceTable(Table):
     """What can be set of any service that verifies second factors."""
 
-    kind: Text = ""
+    kind: str = ""
     """Which service it is; the table's own name if not given."""
     username: UserTemplate = Field("{account}", examples=["{account}@example.com"])
     """What users are called there: {account} stands for sAMAccountName or uid, {upn} for userPrincipalName, as the
@@ -61,10 +61,6 @@ class ServiceTable(Table):
     """How many logins in a row must fail at the service until no further one waits for it."""
     connections: Annotated[Whole, Field(ge=1, le=65536)] = 5000
     """How many connections a process may have to it; many services hold one for each user who is being asked."""
-    proxy: Text | None = Field(None, examples=["http://proxy.example.com:3128"])
-    """The HTTP proxy through which it is reached; none if not given, whatever the environment says."""
-    ca_file: Annotated[File | None, checks.is_certificate] = Field(None, examples=["/etc/ldapmfa/tls/service-ca.pem"])
-    """The PEM file of the authorities that may have signed its certificate; the system's if not given."""
 
     def secret_of(self, name: str) -> Secret:
         """The secret that `name`_file names, read again at each call, or that `name` is; OSError: it can't be read."""
@@ -73,3 +69,12 @@ class ServiceTable(Table):
             return Secret(file.read_bytes().rstrip(b"\r\n"))
         given: SecretStr | None = getattr(self, name, None)
         return Secret(given.get_secret_value().encode() if given else b"")
+
+
+class HttpTable(ServiceTable):
+    """What can be set of any service that is spoken to by HTTP."""
+
+    proxy: Text | None = Field(None, examples=["http://proxy.example.com:3128"])
+    """The HTTP proxy through which it is reached; none if not given, whatever the environment says."""
+    ca_file: Annotated[File | None, checks.is_certificate] = Field(None, examples=["/etc/ldapmfa/tls/service-ca.pem"])
+    """The PEM file of the authorities that may have signed its certificate; the system's if not given."""

@@ -173,17 +173,20 @@ def _code(
     services = [standing.sent] if standing.sent else policy.code_services(identity.directory)
     if not services or (standing.enrolled and not standing.sent):
         return (yield from _own_code(code, identity, answer))
-    unreachable: dict[str, str] = {}
+    passed: dict[str, Answered | Unreachable] = {}
     for service in services:
         found: Answered | Unreachable = yield VerifyAtService(identity, service, code, typed.password)
-        if isinstance(found, Unreachable):
-            unreachable[service] = found.detail
-        elif found.given:
-            return (yield from _admitted(identity, answer, "code", service))
-        elif found.why != "not-enrolled":
-            return Refused(found.why, identity, found.detail)
-    if unreachable:
-        return (yield from _outage(unreachable, standing, policy, identity, answer))
+        match found:
+            case Unreachable() | Answered(given=False, why="not-enrolled"):
+                passed[service] = found
+            case Answered(given=True):
+                return (yield from _admitted(identity, answer, "code", service))
+            case Answered(_, why, detail):
+                return Refused(why, identity, detail)
+            case unknown:
+                assert_never(unknown)
+    if _is_outage(passed):
+        return (yield from _outage(passed, standing, policy, identity, answer))
     return Refused("not-enrolled", identity)
 
 
@@ -214,32 +217,29 @@ def _asked(
     standing: Standing = yield LookUp(identity)
     if standing.locked:
         return Refused("locked", identity)
-    unreachable: dict[str, str] = {}
-    elsewhere: Answered | None = None
+    passed: dict[str, Answered | Unreachable] = {}
     for choice in policy.choices(identity.directory, typed.method, standing.method):
         began: Answered | Asked | CodeIsSent | Unreachable = yield StartPrompt(identity, choice, typed.password)
         match began:
-            case Unreachable(detail):
-                unreachable[choice.service] = detail
             case CodeIsSent():
                 return Refused("code-sent", identity, choice.service)
             case Asked(shared):
                 return (yield from _approval(choice, typed, shape, identity, answer, shared=shared))
             case Answered(given=True):
                 return (yield from _admitted(identity, answer, "approved", choice.service))
-            case Answered(why="not-enrolled" | "no-method"):
-                elsewhere = began if elsewhere is None or began.why == "no-method" else elsewhere
+            case Unreachable() | Answered(given=False, why="not-enrolled" | "no-method"):
+                passed[choice.service] = began
             case Answered(_, why, detail):
                 return Refused(why, identity, detail)
             case unknown:
                 assert_never(unknown)
-    if unreachable:
-        return (yield from _outage(unreachable, standing, policy, identity, answer))
-    if elsewhere and elsewhere.why == "no-method":
-        return Refused("no-method", identity, elsewhere.detail)
-    if elsewhere is None and typed.method is not None:
-        return Refused("no-method", identity)
-    if elsewhere is None and policy.serves(identity.directory):
+    if _is_outage(passed):
+        return (yield from _outage(passed, standing, policy, identity, answer))
+    may_know = _may_know(passed, policy, identity)
+    unable = [passed[service].detail for service in may_know if service in passed]
+    if unable or (typed.method is not None and (may_know or not passed)):
+        return Refused("no-method", identity, "; ".join(unable))
+    if may_know:
         return Refused("no-code", identity)
     return (yield from _without_factor(standing, policy, identity, answer))
 
@@ -270,15 +270,32 @@ def _approval(
     return Accepted(answer, identity, reused.reason, reused.factor)
 
 
+def _is_outage(passed: Mapping[str, Answered | Unreachable]) -> bool:
+    return any(isinstance(said, Unreachable) for said in passed.values())
+
+
+def _may_know(passed: Mapping[str, Answered | Unreachable], policy: Policy, identity: Identity) -> list[str]:
+    """The services that may know the account's owner: all but those that have said that they don't.
+
+    Not only those that were asked: that depends on what was typed, and whoever has somebody's password would type what
+    leads to a service that doesn't know the owner, or is away.
+    """
+    strangers = {name for name, said in passed.items() if isinstance(said, Answered) and said.why == "not-enrolled"}
+    return [service for service in policy.serve(identity.directory) if service not in strangers]
+
+
 def _outage(
-    unreachable: Mapping[str, str], standing: Standing, policy: Policy, identity: Identity, answer: bytes
+    passed: Mapping[str, Answered | Unreachable], standing: Standing, policy: Policy, identity: Identity, answer: bytes
 ) -> Generator[Question, Any, Verdict]:
-    """Nobody could be asked. It opens where all that can't be reached may, for those without a factor here."""
-    if not standing.enrolled and not standing.sent and all(policy.opens(service) for service in unreachable):
-        for service in unreachable:
+    """Nobody could be asked. It opens, for those without a factor here, where all that may know the owner are away."""
+    services = _may_know(passed, policy, identity)
+    away = all(policy.opens(service) and not isinstance(passed.get(service), Answered) for service in services)
+    if away and not standing.enrolled and not standing.sent:
+        for service in services:
             may_open: bool = yield MayOpen(service)
             if not may_open:
                 break
         else:
-            return (yield from _admitted(identity, answer, "failed-open", next(iter(unreachable))))
-    raise ServiceUnreachable("; ".join(unreachable.values()))
+            first = next(name for name, said in passed.items() if isinstance(said, Unreachable))
+            return (yield from _admitted(identity, answer, "failed-open", first))
+    raise ServiceUnreachable("; ".join(said.detail for said in passed.values() if isinstance(said, Unreachable)))

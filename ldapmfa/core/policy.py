@@ -123,9 +123,9 @@ class Policy:
         ways = _ways(rules, preferred) if preferred is not None else []
         return ways or [Choice(rule.name) for rule in rules]
 
-    def serves(self, directory: str) -> bool:
-        """Whether any service is for accounts in `directory`."""
-        return bool(self._of(directory))
+    def serve(self, directory: str) -> list[str]:
+        """The services for accounts in `directory`, whether or not any of them can be asked."""
+        return [rule.name for rule in self._of(directory)]
 
     def opens(self, service: str) -> bool:
         """Whether an outage of `service` lets its users in."""
@@ -155,10 +155,10 @@ class Policy:
         if recall.pending or recall.enrolled:
             return "cut"
         if recall.codeless:
-            return "cut" if self.services and refused == "whole" else "whole"
-        if self.unenrolled == "refuse" and not self.services:
+            return "cut" if self._of(directory) and refused == "whole" else "whole"
+        if self.unenrolled == "refuse" and not self._of(directory):
             return "cut"
-        first: Shape = "cut" if marked and self.services else "whole"
+        first: Shape = "cut" if marked and self._of(directory) else "whole"
         if refused != first:
             return first
         return "whole" if first == "cut" else "cut"

@@ -38,6 +38,7 @@ from ldapmfa.demo.approval import KIND, Phone, served
 from ldapmfa.demo.browser import Browser
 from ldapmfa.demo.terminal import Terminal
 from ldapmfa.errors import LdapMfaError
+from ldapmfa.factors.breaker import Guarded
 from ldapmfa.factors.service import Tools
 from ldapmfa.store import Store
 from ldapmfa.store.seal import Seal
@@ -55,9 +56,14 @@ name = "codes"
 [[listen]]
 endpoint = "tcp:{push_port}:interface=127.0.0.1"
 name = "{application}"
+directory = "push"
 deadline = 60
 
 [directory]
+uris = ["ldap://127.0.0.1:{directory_port}"]
+
+# the same once more: its accounts have another second factor
+[directories.push]
 uris = ["ldap://127.0.0.1:{directory_port}"]
 
 [store]
@@ -67,7 +73,7 @@ key_file = {key_file}
 [login]
 factors = ["totp"]
 code = "suffix"
-prompts = 1000
+prompts = 100
 
 [[exempt]]
 account = "{service}"
@@ -150,8 +156,9 @@ class Demo:
         async with self._embedded_directory() as directory_port:
             config = self._configured(directory_port)
             store = await service.open_store(config)
-            phone = Phone(ServiceTable(kind=KIND), Tools())
-            async with _closing(store), self._proxy(config, phone), served(phone, self._reactor) as page:
+            table = ServiceTable(kind=KIND, directory="push")
+            phone = Phone(table, Tools())
+            async with _closing(store), self._proxy(config, phone, table), served(phone, self._reactor) as page:
                 self._introduce(directory_port, page)
                 admin = self._admin(config, store)
                 otp = await self._enrol(admin)
@@ -194,9 +201,11 @@ class Demo:
         return Accounts(store, known, config.login.issuer, clock=time.time, entropy=os.urandom).as_admin("demo")
 
     @contextlib.asynccontextmanager
-    async def _proxy(self, config: Config, phone: Phone) -> AsyncIterator[None]:
+    async def _proxy(self, config: Config, phone: Phone, table: ServiceTable) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
-        proxy = self._service.LdapMfa(config, self._reactor, {"services": {KIND: phone}})
+        # what never fails is never tried again
+        guarded = Guarded(KIND, phone, table, clock=loop.time, sleep=asyncio.sleep, keep=lambda again: again.close())
+        proxy = self._service.LdapMfa(config, self._reactor, {"services": {KIND: guarded}})
         proxy.startService()
         try:
             await proxy.started.asFuture(loop)
@@ -214,9 +223,9 @@ class Demo:
         self._terminal.title("ldapmfa: a second factor in front of a directory")
         self._terminal.tell(
             ("directory", f"ldap://127.0.0.1:{directory_port}, embedded: alice and a service account"),
-            ("proxy", f"ldap://127.0.0.1:{self._code_port}, in front of it; clients log in here, with a code"),
-            (self._logins.APPLICATION, f"ldap://127.0.0.1:{self._push_port}, the same; here the factor is a push"),
-            ("phone", f"{page}, a page that stands for the phone that gets it"),
+            ("proxy", f"ldap://127.0.0.1:{self._code_port}, in front of it: log in with a code"),
+            (self._logins.APPLICATION, f"ldap://127.0.0.1:{self._push_port}, in front of it too: log in with a push"),
+            ("phone", f"{page}, a page that stands for alice's phone"),
             ("settings", f"{self._file}, gone when this ends"),
         )
 

@@ -1,8 +1,9 @@
 """Second factors as plug-ins: those that compute codes here, and the loader of all.
 
 A factor is found by its entry point in the group `ldapmfa.factors` (ours use the same door as strangers') and
-constructed without side effects. What a service must be able to do is said in `service`. A code factor computes and holds nothing open; it never decides that a code
-is accepted: the store burns what `match` names, in one atomic call, and says who was first.
+constructed without side effects. What a service must be able to do is said in `service`. A code factor computes and
+holds nothing open; it never decides that a code is accepted: the store burns what `match` names, in one atomic call, and
+says who was first.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 
 from ldapmfa.audit import printable
 from ldapmfa.config import checks
-from ldapmfa.config.tables import ServiceTable
+from ldapmfa.config.tables import HttpTable
 from ldapmfa.config.values import File, Flag, Text
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import FactorDown, FactorUnreachable
@@ -77,7 +77,7 @@ class _Transaction:
 class Duo:
     """Duo's service as `table` describes it."""
 
-    class Table(ServiceTable):
+    class Table(HttpTable):
         """How Duo is reached, and as which of its applications."""
 
         api_host: Annotated[Text, AfterValidator(_host)] = Field(examples=["api-12345678.duosecurity.com"])
@@ -169,6 +169,7 @@ class Duo:
                         failure, failures = broken, failures + 1
                         self._tools.say(f"{broken}; asking again")
                         await self._tools.sleep(min(5.0, 0.5 * 2**failures))
+                        continue
                     quick = quick + 1 if clock() - begin < _QUICK else 0
                     if quick > _MANY:
                         await self._tools.sleep(_PAUSE)
@@ -191,7 +192,11 @@ class Duo:
             answer = await self._auth(prompt, asked)
         except FactorUnreachable as error:
             raise FactorDown(str(error), retry_after=error.retry_after) from None
-        return answer if isinstance(answer, Denied) else self._outcome(answer, "passcode", "wrong-code")
+        if isinstance(answer, Denied):
+            return answer
+        if "txid" in answer:
+            raise garbled("a transaction where none was begun")
+        return self._outcome(answer, "passcode", "wrong-code")
 
     async def cancel(self, prompt: Prompt, waiting: Waiting) -> None:
         """Do nothing: Duo has no such call. Its own minute ends the push."""
@@ -313,7 +318,7 @@ class Duo:
 
     def _new_transaction(self, answer: Mapping[str, Any]) -> str:
         transaction = answer.get("txid")
-        if not isinstance(transaction, str) or not transaction or transaction in self._known:
+        if not isinstance(transaction, str) or not transaction or transaction in self._known or "result" in answer:
             raise garbled("no new transaction")
         self._known[transaction] = None
         if len(self._known) > _REMEMBERED:

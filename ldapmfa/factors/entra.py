@@ -74,6 +74,12 @@ class Entra:
         cannot = self._cannot(prompt)
         if cannot:
             return cannot
+        try:
+            await self._tokens.get()
+        except FactorUnreachable:
+            raise
+        except FactorDown as error:
+            raise _nobody_asked(error) from None
         begun = await self._begin(prompt, prompt.method)
         if isinstance(begun, Denied):
             return begun
@@ -105,7 +111,7 @@ class Entra:
             return Denied("no-answer", f"{prompt.seconds:g} seconds are over")
 
     async def _answer(self, prompt: Prompt, session: _Session) -> Answer:
-        least = pause = self._table.poll_seconds
+        least = longer = pause = self._table.poll_seconds
         while True:
             await self._tools.sleep(pause)
             try:
@@ -115,9 +121,10 @@ class Entra:
                     raise
                 # the user may be answering meanwhile, so there is time for it to come back
                 self._tools.say(f"{error}; asking again")
-                pause = max(min(2 * pause, _LONGEST_PAUSE), error.retry_after or 0.0)
+                longer = min(2 * longer, _LONGEST_PAUSE)
+                pause = max(longer, error.retry_after or 0.0)
                 continue
-            pause = least
+            longer = pause = least
             if isinstance(outcome, Denied):
                 return outcome
             if outcome == "allowed":
@@ -190,7 +197,7 @@ class Entra:
         if prompt.device:
             return Denied("no-method", "a device can't be chosen here")
         if not prompt.user.isprintable() or not re.fullmatch(r"[^@\s]+@[^@\s]+", prompt.user):
-            return Denied("not-enrolled", "what the user is called at Entra is no userPrincipalName")
+            return Denied("denied", "what the user is called at Entra is no userPrincipalName")
         return None
 
     async def _begin(self, prompt: Prompt, method: str) -> tuple[_Session, Outcome] | Denied:
@@ -204,7 +211,8 @@ class Entra:
         url, seconds = self._url(table.begin_operation), prompt.seconds if table.sync_call else None
         answer, outcome = self._read(await self._post(url, body, seconds=seconds), table.begin_operation, prompt.user)
         if isinstance(outcome, Denied):
-            return outcome
+            unknown = not kind and answer.value in entra_xml.UNREGISTERED
+            return Denied("not-enrolled", answer.value) if unknown else outcome
         if not answer.session:
             raise FactorDown("entra: the answer has no SessionId")
         if answer.number not in {None, "0"}:
@@ -324,3 +332,10 @@ class Entra:
 def _asked_already(error: FactorUnreachable) -> FactorDown:
     """`error` where somebody may have been asked: nothing opens then."""
     return FactorDown(str(error), retry_after=error.retry_after)
+
+
+def _nobody_asked(error: FactorDown) -> FactorDown:
+    """`error` where nobody was asked yet; a failure to get a token is shared by many logins, so it stays as it is."""
+    fresh = FactorDown(str(error), retry_after=error.retry_after)
+    fresh.asked = False
+    return fresh

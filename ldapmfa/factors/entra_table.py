@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 
 from ldapmfa.config import checks
-from ldapmfa.config.tables import ServiceTable, UserTemplate
+from ldapmfa.config.tables import HttpTable, UserTemplate
 from ldapmfa.config.values import File, Flag, Seconds, Text
 
 
@@ -76,7 +76,7 @@ def _one_credential(key: object, info: ValidationInfo) -> None:
         )
 
 
-class EntraTable(ServiceTable):
+class EntraTable(HttpTable):
     """EXPERIMENTAL: Microsoft Entra multifactor authentication, by the interface of Microsoft's NPS extension.
 
     Microsoft does not document this interface and may change it at any time; the supported way is the NPS extension

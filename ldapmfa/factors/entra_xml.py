@@ -57,9 +57,9 @@ REFUSALS: Final[dict[str, Why]] = {
     "FraudCodeEntered": "fraud",
     # the user
     "UserNotFound": "not-enrolled",
-    "ProofDataNotFound": "not-enrolled",
-    "NoDefaultAuthenticationMethodIsConfigured": "not-enrolled",
-    "MFAPinNotSetup": "not-enrolled",
+    "ProofDataNotFound": "no-method",
+    "NoDefaultAuthenticationMethodIsConfigured": "no-method",
+    "MFAPinNotSetup": "no-method",
     "UserIsBlocked": "locked-at-service",
     "UserAuthFailedDuplicateRequest": "throttled",
     "AuthenticationThrottled": "throttled",
@@ -75,6 +75,9 @@ REFUSALS: Final[dict[str, Why]] = {
     "InvalidSession": "no-answer",
     "InvalidSessionId": "no-answer",
 }
+#: Values that say that a user has registered nothing, but only where their default was asked: somebody who knows a
+#: password could ask for a method that its owner does not have, and the owner would seem not to be enrolled.
+UNREGISTERED: Final = ("ProofDataNotFound", "NoDefaultAuthenticationMethodIsConfigured")
 #: Values that are nobody's no, in plain words.
 FAILURES: Final = {
     "InvalidFormat": "it does not understand what we ask",

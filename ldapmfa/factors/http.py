@@ -27,7 +27,7 @@ from ldapmfa import __version__
 from ldapmfa.errors import FactorDown, FactorUnreachable
 
 if TYPE_CHECKING:
-    from ldapmfa.config import ServiceTable
+    from ldapmfa.config import HttpTable
     from ldapmfa.factors.service import Tools
 
 #: Octets of an answer that are read.
@@ -36,6 +36,8 @@ LARGEST: Final = 1 << 20
 KEPT_SECONDS: Final = 30.0
 #: How RemoteProtocolError begins where the connection was closed, rather than something said that is no HTTP.
 _CUT: Final = ("Server disconnected", "peer closed connection")
+#: What the ssl module raises, and is no mistake of TLS: more is waited for, or the connection is cut.
+_NOT_TLS: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLZeroReturnError, ssl.SSLEOFError)
 _OK, _REDIRECT, _TOO_MANY, _BROKEN, _GATEWAY_TIMEOUT = 200, 300, 429, 500, 504
 
 
@@ -65,7 +67,7 @@ class Reply:
 class Http:
     """The client of one service, called `name` in what is raised."""
 
-    def __init__(self, name: str, table: ServiceTable, tools: Tools) -> None:
+    def __init__(self, name: str, table: HttpTable, tools: Tools) -> None:
         self._name = name
         self._table = table
         self._tools = tools
@@ -248,7 +250,7 @@ class _Stream(httpx.AsyncByteStream):
 
 
 def _is_tls(error: BaseException) -> bool:
-    return any(isinstance(cause, ssl.SSLError) for cause in _causes(error))
+    return any(isinstance(cause, ssl.SSLError) and not isinstance(cause, _NOT_TLS) for cause in _causes(error))
 
 
 def _tls_words(error: BaseException) -> str:
@@ -256,7 +258,7 @@ def _tls_words(error: BaseException) -> str:
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return cause.verify_message
-        if isinstance(cause, ssl.SSLError):
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, _NOT_TLS):
             return cause.reason or "TLS"
     return "TLS"
 

@@ -21,7 +21,7 @@ from urllib.parse import urlencode, urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 
 from ldapmfa.config import checks
-from ldapmfa.config.tables import ServiceTable
+from ldapmfa.config.tables import HttpTable
 from ldapmfa.config.values import File, Seconds, Text
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import FactorDown, FactorUnreachable
@@ -107,7 +107,7 @@ def _one_api_key(key: object, info: ValidationInfo) -> None:
 class PrivacyIdea:
     """A privacyIDEA server as `table` describes it."""
 
-    class Table(ServiceTable):
+    class Table(HttpTable):
         """How privacyIDEA is reached, and by which administrator users are asked."""
 
         url: Annotated[Text, AfterValidator(_url)] = Field(examples=["https://mfa.example.com"])

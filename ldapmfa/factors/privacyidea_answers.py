@@ -1,7 +1,7 @@
 """What a privacyIDEA server's answers mean.
 
-Promised here: a yes is JSON's true, and nothing else in the answer contradicts it; what is neither a yes nor a documented
-no is FactorDown. Older servers, whose answers have no `authentication`, are judged by the rest.
+Promised here: a yes is JSON's true, and nothing else in the answer contradicts it; what is neither a yes nor a
+documented no is FactorDown. Older servers, whose answers have no `authentication`, are judged by the rest.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ _MESSAGES: Final[Sequence[tuple[re.Pattern[str], Why]]] = (
     (re.compile("could not be sent"), "no-method"),
     (re.compile(r"^Authentication failed\.?$"), "denied"),  # since 3.14, of a user whom a policy locks
 )
+#: The message of a yes that no token has given, but a policy such as passOnNoToken.
+_NO_TOKEN: Final = re.compile("due to '")
 #: Types of tokens whose challenge is a code that the owner is shown.
 _SENT: Final = ("sms", "email", "push")
 _LONGEST_DETAIL: Final = 200
@@ -96,6 +98,8 @@ def verdict(reply: Reply, asked: Question | None, otherwise: Why) -> Answer:
             raise FactorDown(f"{NAME}: the answer is for another transaction")
         if asked and asked.serials and detail.get("serial", asked.serials[0]) not in asked.serials:
             raise FactorDown(f"{NAME}: the answer is for a token that was not asked")
+        if _NO_TOKEN.search(message):
+            return Denied("denied", message)
         kind = asked.kind if asked else detail.get("type")
         return Allowed(kind if isinstance(kind, str) and _WORD.fullmatch(kind) else "passcode")
     if value is False and said == "DECLINED":
@@ -136,7 +140,7 @@ def session(reply: Reply, admin: str) -> Secret:
     if value.get("role") != "admin":
         raise FactorDown(f"{NAME}: {shown(admin)} is no administrator there")
     rights = value.get("rights")
-    if isinstance(rights, list) and "triggerchallenge" not in rights:
+    if isinstance(rights, list) and not any(right in ("triggerchallenge", "*") for right in rights):
         raise FactorDown(f"{NAME}: {shown(admin)} lacks the right triggerchallenge")
     return Secret(token.encode())
 

@@ -13,17 +13,15 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Final
-
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
+from typing import Any, ClassVar, Final
 
 from ldapmfa.audit import printable
-from ldapmfa.config import ServiceTable, checks
-from ldapmfa.config.values import File, Flag, Number, Seconds, Whole
+from ldapmfa.config import ServiceTable
 from ldapmfa.core.secret import Secret
-from ldapmfa.errors import FactorDown, FactorUnreachable
+from ldapmfa.errors import FactorDown, FactorResting, FactorUnreachable
 from ldapmfa.factors import radius_client as wire
-from ldapmfa.factors.radius_client import Client, NoAnswer, Reply, Request, Server
+from ldapmfa.factors.radius_client import Client, NoAnswer, Reply, Request
+from ldapmfa.factors.radius_table import RadiusTable
 from ldapmfa.factors.service import Allowed, Answer, CodeSent, Denied, Prompt, Started, Tools, Waiting
 
 #: Seconds for which `health` listens where no answer is expected.
@@ -33,87 +31,6 @@ _MESSAGE: Final = 200
 #: Seconds within which a code must come, unless the server says otherwise, and the longest that it may say.
 _CODE_SECONDS: Final = 300
 _CODE_SECONDS_MOST: Final = 3600
-
-
-def _server(text: str) -> str:
-    Server.parse(text)
-    return text
-
-
-def _value(text: str) -> str:
-    if not 0 < len(text.encode()) <= wire.LONGEST_VALUE:
-        raise ValueError(f"must have 1 to {wire.LONGEST_VALUE} octets")
-    return text
-
-
-def _template(*names: str) -> AfterValidator:
-    """A text that names nothing but `names` in braces."""
-    known = " or ".join(f"{{{name}}}" for name in names)
-
-    def check(text: str) -> str:
-        if not text or re.search(r"[{}]", re.sub(rf"\{{({'|'.join(names)})\}}", "", text)):
-            raise ValueError(f'must be a text in which braces stand only as {known}, for example "{{{names[0]}}}"')
-        return text
-
-    return AfterValidator(check)
-
-
-@checks.when_read
-def _one_secret(secret: object, info: ValidationInfo) -> None:
-    if "secret_file" in info.data and (secret is None) == (info.data["secret_file"] is None):
-        raise ValueError("is missing, and secret_file too: give one" if secret is None else "or secret_file: keep one")
-
-
-class RadiusTable(ServiceTable):
-    """A RADIUS server that asks for a second factor: NPS with Microsoft's extension, RSA, Okta, FreeRADIUS ..."""
-
-    servers: tuple[Annotated[str, AfterValidator(_server)], ...] = Field(
-        min_length=1, examples=[["radius1.example.com:1812", "radius2.example.com:1812"]]
-    )
-    """Its servers, host or host:port. A later one is asked only if an earlier one can't be resolved, or ICMP says that
-    nobody listens there: one that is silent may be asking the user already, and two would ask twice."""
-    secret_file: Annotated[File | None, checks.is_password] = Field(None, examples=["/etc/ldapmfa/radius.secret"])
-    """The file that holds the shared secret, the same for all servers; a line end after it is ignored."""
-    secret: Annotated[SecretStr | None, _one_secret] = Field(None, examples=["a long random text"])
-    """The shared secret itself, instead of secret_file."""
-    push_password: Annotated[str, _template("password", "method")] = "{password}"  # noqa: S105 - a template
-    """What the server gets as password when the user is to be asked: {password} is the one that the directory accepted,
-    {method} is push or sms. NPS, and all that check the password themselves, want "{password}"; others a word, such
-    as "push"."""
-    password: Annotated[str, _template("password", "code")] = "{password}"  # noqa: S105 - a template
-    """What the server gets as password when the user gave a code: "{code}", "{password}{code}", "{password},{code}".
-    Without {code} the server must ask for the code (Access-Challenge), and gets it then: that is how NPS works."""
-    nas_identifier: Annotated[str, AfterValidator(_value)] = "ldapmfa"
-    """NAS-Identifier: what we are called in the server's policies."""
-    called_station_id: Annotated[str, AfterValidator(_value)] | None = Field(None, examples=["vpn"])
-    """Called-Station-Id, if the server's policies want one."""
-    nas_port_type: Annotated[Whole, Field(ge=0, lt=1 << 32)] | None = Field(None, examples=[5])
-    """NAS-Port-Type, if the server's policies want one; 5 is Virtual, a VPN."""
-    connect_timeout: Seconds = 5
-    """Seconds until a server's name that is not resolved is given up."""
-    response_timeout: Seconds = 10
-    """Seconds until a request without an answer is sent again, octet for octet; and how long the answer to a code is
-    awaited each time."""
-    retries: Annotated[Whole, Field(ge=0, le=10)] = 1
-    """How often a request is sent again. A user who is asked is waited for all the same."""
-    challenge_seconds: Annotated[Number, Field(gt=0, le=60)] = 3
-    """Seconds within which a server that wants a code says so; later it is too late to tell the user. (A user who asked
-    for sms is given response_timeout.)"""
-    status_server: Flag = False
-    """Whether the server answers Status-Server (RFC 5997), by which its health is then tried. FreeRADIUS can, NPS
-    can't."""
-    probe_user: Annotated[str, AfterValidator(_value)] | None = Field(None, examples=["ldapmfa-probe"])
-    """A name by which the server's health is tried, with a random password that it should refuse. It must belong to
-    nobody: an account would be locked. Without it and status_server, only a server that is clearly gone is noticed."""
-    require_message_authenticator: Flag = True
-    """Whether answers must carry a Message-Authenticator. WARNING: with false, somebody between here and the server can
-    forge an Access-Accept (CVE-2024-3596, Blast-RADIUS) and needs no second factor; update the server instead."""
-
-    @field_validator("proxy", "ca_file")
-    @classmethod
-    def _is_pointless(cls, given: object) -> None:
-        if given is not None:
-            raise ValueError("has no meaning for RADIUS, which is UDP without TLS: remove this line")
 
 
 class Radius:
@@ -132,29 +49,44 @@ class Radius:
         self._tools = tools
         self._client = Client(table, secret, tools)
         self._asked: set[asyncio.Task[Reply]] = set()
+        self._unanswered = 0  # questions in a row, while nothing was heard of the server
 
     async def start(self, prompt: Prompt) -> Started:
         """Send the Access-Request, and wait for a moment for what is decided without the user."""
+        await self._find_out()
         method = prompt.method or "push"
-        content = self._fill(self._table.push_password, prompt, method=method.encode())
-        if impossible := _impossible(prompt, content):
-            return impossible
+        content = self._content(self._table.push_password, prompt, method=method.encode())
+        if isinstance(content, Denied):
+            return content
         asked = asyncio.ensure_future(self._client.ask(self._request(prompt, content), prompt.seconds))
         self._asked.add(asked)
         asked.add_done_callback(self._forget)
         moment = self._table.response_timeout if method == "sms" else self._table.challenge_seconds
         try:
-            await asyncio.wait({asked}, timeout=min(moment, prompt.seconds))
+            await asyncio.wait({asked}, timeout=moment)  # it ends by itself after prompt.seconds
         except asyncio.CancelledError:
             asked.cancel()
             raise
         if not asked.done():
             self._tools.say("the server has not decided yet: it is asking the user, or not there")
             return Waiting(asked)
-        reply = self._answered(asked, prompt)
+        reply = self._answered(asked)
         if isinstance(reply, Denied):
             return reply
         return self._code_sent(reply) if reply.code == wire.ACCESS_CHALLENGE else self._answer(reply, "denied")
+
+    async def _find_out(self) -> None:
+        """After several questions without any answer: whether the server is there, if it can be found out."""
+        table = self._table
+        if self._unanswered < table.failures or not (table.status_server or table.probe_user):
+            return
+        try:
+            await self.health()
+        except FactorUnreachable:
+            raise
+        except FactorDown as error:
+            raise FactorResting(str(error), retry_after=0.0) from None  # which opens the circuit breaker
+        self._unanswered = 0
 
     def _forget(self, asked: asyncio.Task[Reply]) -> None:
         self._asked.discard(asked)
@@ -164,12 +96,12 @@ class Radius:
     async def wait(self, prompt: Prompt, waiting: Waiting) -> Answer:
         """Wait for Access-Accept or Access-Reject."""
         asked: asyncio.Task[Reply] = waiting.handle
+        since = asyncio.get_running_loop().time()
         try:
             await asyncio.wait({asked}, timeout=prompt.seconds)
             if not asked.done():
-                silence = NoAnswer(f"RADIUS: no answer in {prompt.seconds:g} s", frozenset())
-                return self._silent(prompt.seconds, silence)
-            reply = self._answered(asked, prompt)
+                return self._silent(NoAnswer(prompt.seconds, since))
+            reply = self._answered(asked)
         except FactorUnreachable as error:
             raise FactorDown(str(error)) from None
         finally:
@@ -180,17 +112,20 @@ class Radius:
             return Denied("no-method", "the server asked for a code, and too late for that: raise challenge_seconds")
         return self._answer(reply, "denied")
 
-    def _answered(self, asked: asyncio.Task[Reply], prompt: Prompt) -> Reply | Denied:
+    def _answered(self, asked: asyncio.Task[Reply]) -> Reply | Denied:
         if asked.cancelled():
             raise FactorDown("RADIUS: the question was taken back")
         try:
-            return asked.result()
+            reply = asked.result()
         except NoAnswer as silence:
-            return self._silent(prompt.seconds, silence)
+            return self._silent(silence)
+        self._unanswered = 0
+        return reply
 
-    def _silent(self, seconds: float, silence: NoAnswer) -> Denied:
-        """The user's no, if the server has answered anybody in these seconds; otherwise `silence` is raised."""
-        if silence.ignored or self._client.heard < asyncio.get_running_loop().time() - seconds:
+    def _silent(self, silence: NoAnswer) -> Denied:
+        """The user's no, if the server has answered anybody since it was asked; otherwise `silence` is raised."""
+        if silence.ignored or self._client.heard < silence.since:
+            self._unanswered += 1
             raise silence
         return Denied("no-answer", "the server has not answered in time, though it answers others")
 
@@ -201,9 +136,9 @@ class Radius:
         try:
             if sent:
                 return await self._respond(prompt, code, sent, limit)
-            content = self._fill(table.password, prompt, code=code.reveal())
-            if impossible := _impossible(prompt, content):
-                return impossible
+            content = self._content(table.password, prompt, code=code.reveal())
+            if isinstance(content, Denied):
+                return content
             reply = await self._client.ask(self._request(prompt, content), limit)
             if "{code}" in table.password:
                 return self._answer(reply, "wrong-code")
@@ -216,7 +151,7 @@ class Radius:
         except FactorUnreachable as error:
             raise FactorDown(str(error)) from None
         except NoAnswer as silence:
-            return self._silent(limit, silence)
+            return self._silent(silence)
 
     async def _respond(self, prompt: Prompt, code: Secret, sent: CodeSent, seconds: float) -> Answer:
         try:
@@ -266,13 +201,18 @@ class Radius:
         await asyncio.gather(*asked, return_exceptions=True)
         self._client.close()
 
-    def _fill(self, template: str, prompt: Prompt, **values: bytes) -> Secret:
-        """`template` with the password and `values` in their places."""
-        if "{password}" in template and prompt.password is None:
-            raise FactorDown("RADIUS: the password is needed, and is not known here")
-        known = {b"password": prompt.password.reveal() if prompt.password else b""}
-        known |= {name.encode(): value for name, value in values.items()}
-        return Secret(re.sub(rb"\{(\w+)\}", lambda found: known[found[1]], template.encode()))
+    def _content(self, template: str, prompt: Prompt, **values: bytes) -> Secret | Denied:
+        """`template` with the password and `values` in their places, if a server can be asked that at all."""
+        known = {name.encode(): value for name, value in values.items()}
+        if "{password}" in template:
+            if prompt.password is None:
+                raise FactorDown("RADIUS: the password is needed, and is not known here")
+            try:
+                known[b"password"] = prompt.password.reveal().decode().encode(self._table.password_encoding)
+            except UnicodeError:
+                return Denied("no-method", f"the password can't be written in {self._table.password_encoding}")
+        content = Secret(re.sub(rb"\{(\w+)\}", lambda found: known[found[1]], template.encode()))
+        return _impossible(prompt, content) or content
 
     def _request(self, prompt: Prompt, password: Secret, state: bytes | None = None) -> Request:
         table = self._table

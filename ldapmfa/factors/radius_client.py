@@ -29,7 +29,7 @@ from ldapmfa.core.secret import Secret
 from ldapmfa.errors import FactorDown, FactorUnreachable
 
 if TYPE_CHECKING:
-    from ldapmfa.factors.radius import RadiusTable
+    from ldapmfa.factors.radius_table import RadiusTable
     from ldapmfa.factors.service import Tools
 
 ACCESS_REQUEST: Final = 1
@@ -113,11 +113,16 @@ class Reply:
 
 
 class NoAnswer(FactorDown):
-    """Nothing that counts came in time; `ignored` says what came and did not count."""
+    """Nothing that counts came within `seconds`; `ignored` is what came and did not count.
 
-    def __init__(self, text: str, ignored: frozenset[str]) -> None:
-        super().__init__(f"{text}; ignored: {', '.join(sorted(ignored))}" if ignored else text)
-        self.ignored = ignored
+    `since` is the loop's time when it was asked.
+    """
+
+    def __init__(self, seconds: float, since: float, ignored: set[str] | None = None) -> None:
+        rest = f"; ignored: {', '.join(sorted(ignored))}" if ignored else ""
+        super().__init__(f"RADIUS: no answer in {seconds:g} s{rest}")
+        self.since = since
+        self.ignored = ignored or set()
 
 
 class Client:
@@ -136,11 +141,12 @@ class Client:
     async def ask(self, request: Request, seconds: float, *, at: str = "") -> Reply:
         """The answer of the first server that is there, or of the one `at` that address."""
         ignored: set[str] = set()
+        since = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(seconds):
                 return await self._ask(request, at, ignored)
         except TimeoutError:
-            raise NoAnswer(f"RADIUS: no answer in {seconds:g} s", frozenset(ignored)) from None
+            raise NoAnswer(seconds, since, ignored) from None
 
     async def _ask(self, request: Request, at: str, ignored: set[str]) -> Reply:
         why = []
@@ -178,7 +184,7 @@ class Client:
                     continue
                 except OSError as error:
                     raise _failure(address, error, first=not repeated) from None
-                return Reply(reply.code, str(address), dict(reply))
+                return Reply(reply.code, str(address), dict(reply.items()))
         raise AssertionError("the last one is waited for without a limit")
 
     def _packet(self, request: Request) -> AuthPacket:

@@ -23,7 +23,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 
 from ldapmfa.audit import printable
 from ldapmfa.config import checks
-from ldapmfa.config.tables import ServiceTable
+from ldapmfa.config.tables import HttpTable, ServiceTable
 from ldapmfa.config.values import File, Flag, Number, Whole
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import FactorDown, FactorUnreachable
@@ -119,7 +119,7 @@ def _words(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-class WebhookTable(ServiceTable):
+class WebhookTable(HttpTable):
     """A program of yours that asks users, or checks their codes, by a small signed contract over HTTP."""
 
     url: Annotated[str, AfterValidator(_url), AfterValidator(_goes_without_proxy)] = Field(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from ldapmfa.core.secret import Secret
     from ldapmfa.factors.breaker import Guarded
     from ldapmfa.factors.service import Answer, Started
-    from ldapmfa.store import Store
+    from ldapmfa.store import Begun, Store
 
 #: Seconds for which a prompt is left open whose client has gone, where late approvals count.
 LATE: Final = 60.0
@@ -240,16 +241,23 @@ class Inquiry:
         if prompt is None:
             return Answered(given=False, why="no-user-name")
         key, prompt_id = self.key(identity), self._entropy(16).hex()
-        begun = await self._store.begin_prompt(
-            identity,
-            prompt_id,
-            key,
-            seconds=seconds + 2 * SLACK + CANCEL + guarded.table.connect_timeout + guarded.table.response_timeout,
-            prompts=terms.prompts,
-            within=terms.prompt_seconds,
-            shares=terms.reuse_seconds > 0,
-            takes_over=terms.late_seconds > 0,
+        beginning = asyncio.ensure_future(
+            self._store.begin_prompt(
+                identity,
+                prompt_id,
+                key,
+                seconds=seconds + 2 * SLACK + CANCEL + guarded.table.connect_timeout + guarded.table.response_timeout,
+                prompts=terms.prompts,
+                within=terms.prompt_seconds,
+                shares=terms.reuse_seconds > 0,
+                takes_over=terms.late_seconds > 0,
+            )
         )
+        try:
+            begun = await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            self._keep(self._not_asked(identity.key, prompt_id, beginning))
+            raise
         if begun == "shared":
             self._shared = identity.key, key
             return Asked(shared=True)
@@ -283,6 +291,12 @@ class Inquiry:
             case Waiting():
                 return Asked()
         raise FactorDown(f"{guarded.name}: the plug-in answered {type(started).__name__}")
+
+    async def _not_asked(self, account: str, prompt_id: str, beginning: asyncio.Future[Begun]) -> None:
+        """The client left while the store opened the question: it may have done so all the same."""
+        with suppress(StoreDown):
+            if await beginning == "begun":
+                await self._store.end_prompt(account, prompt_id, counts=False)
 
     async def answer(self) -> Answered:
         """What the owner says, to this login or to the one whose prompt it shares."""

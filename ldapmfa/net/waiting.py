@@ -14,14 +14,22 @@ class DeadlineExceeded(LdapMfaError):  # noqa: N818 - named as what is the case
 
 async def within(clock: Any, seconds: float, future: asyncio.Future[Any]) -> bool:
     """Whether `future` is done after `seconds` by `clock` at most; it is left alone otherwise."""
+    if future.done():
+        return True
+    # asyncio.wait would do, and keep several kilobytes: thousands may wait here
     over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     timer = clock.callLater(max(0.0, seconds), _settle, over)
+
+    def done(_future: asyncio.Future[Any]) -> None:
+        _settle(over)
+
+    future.add_done_callback(done)
     try:
-        await asyncio.wait({future, over}, return_when=asyncio.FIRST_COMPLETED)
+        await over
     finally:
+        future.remove_done_callback(done)
         if timer.active():
             timer.cancel()
-        over.cancel()
     return future.done()
 
 

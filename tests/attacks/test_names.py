@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import unicodedata
 
@@ -21,8 +22,21 @@ from ldapmfa.core.identity import (
     find_account,
     identify,
 )
-from ldapmfa.core.login import Admit, Attempt, HasFactor, Identify, PasswordAnswer, Refused, VerifyPassword, login
-from ldapmfa.core.policy import Exempt, Policy
+from ldapmfa.core.login import login
+from ldapmfa.core.policy import Choice, Exempt, Policy, ServiceRule
+from ldapmfa.core.questions import (
+    Admit,
+    Answered,
+    Attempt,
+    Identify,
+    LookUp,
+    PasswordAnswer,
+    Refused,
+    Reuse,
+    Standing,
+    StartPrompt,
+    VerifyPassword,
+)
 from ldapmfa.core.secret import CodeForm, Secret
 from ldapmfa.wire import dn, ldap
 from ldapmfa.wire.ldap import Entry, Result
@@ -191,7 +205,11 @@ def test_A31_nothing_typed_is_part_of_an_identity():
     typed = Attempt("cn=victim,dc=x", Secret(b"mine"), "main", None, CodeForm(), Policy([Exempt("cn=victim,dc=x")]))
     attacker = Identity("main", "guid:aa", "cn=attacker,dc=x", ("attacker",))
     play = Procedure(login(typed)) << VerifyPassword >> PasswordAnswer(0, "", b"") << Identify() >> attacker
-    assert play << HasFactor(attacker) >> True << Refused("no-code", attacker)
+    assert play << LookUp(attacker) >> Standing(enrolled=True) << Refused("no-code", attacker)
+    services = dataclasses.replace(typed, policy=Policy([Exempt("cn=victim,dc=x")], services=(ServiceRule("duo", ("push",)),), reuses=True))
+    play = Procedure(login(services)) << VerifyPassword >> PasswordAnswer(0, "", b"") << Identify() >> attacker << Reuse(attacker) >> NONE
+    play = play << LookUp(attacker) >> Standing(enrolled=False) << StartPrompt(attacker, Choice("duo"), Secret(b"mine"))
+    assert play >> Answered(given=False, why="denied") << Refused("denied", attacker)
 
 
 @pytest.mark.parametrize(

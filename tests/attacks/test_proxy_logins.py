@@ -593,7 +593,7 @@ async def test_A26_nothing_is_recorded_or_sent_before_the_codes_result(house):
 async def test_A26_a_store_that_breaks_is_no_success(house, verb, broken):
     await house.open()
 
-    async def breaks(*_args):
+    async def breaks(*_args, **_kwargs):
         raise broken
 
     setattr(house.store, verb, breaks)

@@ -37,23 +37,34 @@ from playbook import (
 )
 
 from ldapmfa.core.identity import CannotIdentify, Identity, Unidentified
-from ldapmfa.core.login import (
+from ldapmfa.core.login import DirectoryRefusesService, ServiceUnreachable, login
+from ldapmfa.core.policy import Exempt, Policy, Recall, ServiceRule
+from ldapmfa.core.questions import (
     Accepted,
     Admit,
+    Answered,
+    Approval,
+    Asked,
     Attempt,
+    AwaitApproval,
     CodeAnswer,
-    DirectoryRefusesService,
-    HasFactor,
+    CodeIsSent,
     Identify,
+    LookUp,
+    MayOpen,
     PasswordAnswer,
     RecallName,
     Refused,
     Remembered,
+    Reuse,
+    Reused,
+    Standing,
+    StartPrompt,
+    Unreachable,
+    VerifyAtService,
     VerifyCode,
     VerifyPassword,
-    login,
 )
-from ldapmfa.core.policy import Exempt, Policy, Recall
 from ldapmfa.core.secret import CodeForm, Secret
 from ldapmfa.core.session import (
     BeginTls,
@@ -216,8 +227,8 @@ def test_A08_there_is_no_first_bind_exemption():
     for _ in range(3):
         assert fresh() >> bind(1, "cn=ann", "secret") << starts(typed="secret")
         attempt = Attempt("cn=ann", Secret(b"secret"), "main", None, CodeForm(), Policy())
-        play = Procedure(login(attempt)) << VerifyPassword >> PasswordAnswer(0, "", YES) << Identify() >> identity << HasFactor(identity)
-        assert play >> True << Refused("no-code", identity)
+        play = Procedure(login(attempt)) << VerifyPassword >> PasswordAnswer(0, "", YES) << Identify() >> identity << LookUp(identity)
+        assert play >> Standing(enrolled=True) << Refused("no-code", identity)
 
 
 # -- A03, A04, A05
@@ -528,9 +539,12 @@ def test_A15_every_split_has_the_same_outcome(stream):
 
 # -- A16, A17, A18
 
+ANN = Identity("main", "guid:01", "cn=ann,dc=x", ("ann",), "ann@x")
 SVC = Identity("main", "guid:02", "cn=svc,dc=x", ("svc",))
 EXEMPT = Policy([Exempt("cn=svc,dc=x"), Exempt("svc")], unenrolled="password-only")
 COMMA = CodeForm(delimiter=b",")
+WORDS = {b"push": "push", b"sms": "sms", b"ms": "entra", b"duo": "duo/push:D1"}
+SUFFIX_OR_WORD, COMMA_OR_WORD = CodeForm(keywords=WORDS), CodeForm(delimiter=b",", keywords=WORDS)
 
 
 @pytest.mark.parametrize("name", ["cn=ann", "cn=svc,dc=x", "svc", "\0", " "])
@@ -554,6 +568,8 @@ NOTHING = [b"", b"\0", b"\0\0\0", b" ", b"    ", b"\t", b"\r\n", b" \0 "]
         *((password + b",123456", COMMA) for password in NOTHING),
         *((password + b",rc-abcd-efgh-2345", COMMA) for password in NOTHING),
         *((password, form) for password in NOTHING for form in (CodeForm(), COMMA)),
+        *((password + b",push", form) for password in NOTHING for form in (SUFFIX_OR_WORD, COMMA_OR_WORD)),
+        *((word, form) for word in (b",PUSH", b",push1", b",duo", b" ,sms2") for form in (SUFFIX_OR_WORD, COMMA_OR_WORD)),
         (b"\x00secret123456", CodeForm()),
         (b"secret\x00123456", CodeForm()),
     ],
@@ -566,7 +582,7 @@ def test_A17_a_code_alone_never_becomes_an_empty_password(name, typed, form):
 
 @pytest.mark.parametrize("typed", [b",push", b"push", b",", b",,", b"1", b"12345", b",12345"])
 def test_A17_what_is_no_code_is_password_whole(typed):
-    """A keyword is none yet: the directory sees the whole of it, and never an empty password."""
+    """Where there are no keywords: the directory sees the whole of it, and never an empty password."""
     for form in (CodeForm(), COMMA):
         assert fresh(Rules(form=form)) >> bind(1, "cn=ann", typed) << starts(typed=typed)
         assert Procedure(login(Attempt("cn=ann", Secret(typed), "main", None, form, Policy()))) << VerifyPassword(Secret(typed), "whole")
@@ -581,6 +597,9 @@ def test_A17_what_is_no_code_is_password_whole(typed):
         (b"Summer2026,123456", CodeForm(), b"Summer2026,", b"123456"),
         (b"push,123456", COMMA, b"push", b"123456"),
         (b"rc-abcd-efgh-2345123456", CodeForm(), b"rc-abcd-efgh-2345", b"123456"),
+        (b"secret,push,123456", COMMA_OR_WORD, b"secret,push", b"123456"),
+        (b"secret,push123456", SUFFIX_OR_WORD, b"secret,push", b"123456"),
+        (b",push,123456", COMMA_OR_WORD, b",push", b"123456"),
     ],
 )
 @pytest.mark.parametrize("policy", [Policy(), Policy(unenrolled="password-only")])
@@ -598,6 +617,47 @@ def test_A18_one_attempt_is_one_bind_and_a_wrong_code_stays_wrong(typed, form, p
             assert play() >> PasswordAnswer(0, "", YES) << Identify() >> identity << VerifyCode(identity, Secret(code)) >> CodeAnswer(result) << Refused(f"{result}-code", identity)
 
 
+ASKS = Policy(services=(ServiceRule("duo", ("push",), takes_codes=True), ServiceRule("entra", ("push", "sms"))))
+
+
+@pytest.mark.parametrize(
+    ("typed", "form", "password", "method"),
+    [
+        (b"secret,push", SUFFIX_OR_WORD, b"secret", "push"),
+        (b"secret,push", COMMA_OR_WORD, b"secret", "push"),
+        (b"secret,push,push", COMMA_OR_WORD, b"secret,push", "push"),
+        (b"secret,123456,push", COMMA_OR_WORD, b"secret,123456", "push"),
+        (b"secret123456,push", SUFFIX_OR_WORD, b"secret123456", "push"),
+        (b"secret,push2", COMMA_OR_WORD, b"secret", "push"),
+        (b",push,push", COMMA_OR_WORD, b",push", "push"),
+    ],
+)
+@pytest.mark.parametrize("unenrolled", ["refuse", "password-only"])
+def test_A18_a_password_that_ends_like_a_keyword_is_one_bind_and_one_prompt(typed, form, password, method, unenrolled):
+    """What was cut off stays cut off: a wrong password isn't tried again whole, and after a no nobody else is asked."""
+    attempt = Attempt("cn=ann,dc=x", Secret(typed), "main", None, form, dataclasses.replace(ASKS, unenrolled=unenrolled))
+    for memory in (Remembered(Recall()), Remembered(Recall(enrolled=True)), Remembered(Recall(codeless=True), "whole")):
+
+        def play(memory=memory):
+            return Procedure(login(attempt)) << RecallName("dn:cn=ann,dc=x") >> memory << VerifyPassword(Secret(password), "cut")
+
+        assert play() >> PasswordAnswer(49, "", NO) << Refused("password")
+        asked = play() >> PasswordAnswer(0, "", YES) << Identify() >> ANN << LookUp(ANN) >> Standing(enrolled=True) << StartPrompt
+        assert asked >> Answered(given=False, why="denied") << Refused("denied", ANN)
+
+
+def test_A18_whole_or_cut_is_one_bind():
+    """A name whose password ends like a keyword or a code: taken whole after it was refused without its end."""
+    for typed, form in ((b"secret,push", SUFFIX_OR_WORD), (b"secret,123456", COMMA_OR_WORD)):
+        attempt = Attempt("cn=ann,dc=x", Secret(typed), "main", None, form, ASKS)
+        for memory in (Remembered(Recall(), "cut"), Remembered(Recall(codeless=True)), Remembered(Recall(codeless=True), "cut")):
+            play = Procedure(login(attempt)) << RecallName("dn:cn=ann,dc=x") >> memory << VerifyPassword(Secret(typed), "whole")
+            assert play >> PasswordAnswer(49, "", NO) << Refused("password")
+            play = Procedure(login(attempt)) << RecallName("dn:cn=ann,dc=x") >> memory << VerifyPassword
+            play = play >> PasswordAnswer(0, "", YES) << Identify() >> ANN << LookUp(ANN) >> Standing(enrolled=False)
+            assert play << StartPrompt >> Answered(given=False, why="denied") << Refused("denied", ANN)
+
+
 def test_A18_taken_whole_there_is_one_bind_too():
     attempt = Attempt("cn=svc,dc=x", Secret(b"Summer202612"), "main", None, CodeForm(), EXEMPT)
     play = Procedure(login(attempt)) << RecallName("dn:cn=svc,dc=x") >> Remembered(Recall()) << VerifyPassword(Secret(b"Summer202612"), "whole")
@@ -609,11 +669,12 @@ def test_A18_taken_whole_there_is_one_bind_too():
 # -- A26
 
 HOME, AWAY = ip_address("10.0.0.1"), ip_address("192.0.2.1")
-ANN = Identity("main", "guid:01", "cn=ann,dc=x", ("ann",), "ann@x")
 BARE = Identity("main", "dn:cn=root", "cn=root")
 BARE_EXEMPT = Identity("main", "dn:cn=backup", "cn=backup")
 STRICT = Policy([Exempt("cn=svc,dc=x", (ip_network("10.0.0.0/8"),)), Exempt("cn=backup")])
 LAX = dataclasses.replace(STRICT, unenrolled="password-only")
+BREAKDOWNS = [RuntimeError("broken"), CannotIdentify("broken"), TimeoutError(), ValueError(), KeyError("x")]
+#: Every answer of every kind, where codes of our own are all there is ...
 ANSWERS = {
     RecallName: [
         Remembered(recall, refused)
@@ -622,11 +683,10 @@ ANSWERS = {
     ],
     VerifyPassword: [PasswordAnswer(code, "", b"raw" + bytes([code])) for code in (0, 1, 10, 14, 32, 49, 50, 51, 52, 53, 80)],
     Identify: [ANN, SVC, BARE, BARE_EXEMPT, Unidentified("must-change-password"), Unidentified("not-a-user")],
-    HasFactor: [True, False],
+    LookUp: [Standing(*flags) for flags in itertools.product((True, False), repeat=2)],
     VerifyCode: [CodeAnswer(result, "totp") for result in ("accepted", "wrong", "replayed", "locked", "not-enrolled")],
     Admit: [None],
 }
-BREAKDOWNS = [RuntimeError("broken"), CannotIdentify("broken"), TimeoutError(), ValueError(), KeyError("x")]
 ATTEMPTS = [
     Attempt(name, Secret(typed), "main", client, form, policy)
     for name, typed, client, form, policy in itertools.product(
@@ -637,9 +697,53 @@ ATTEMPTS = [
         [STRICT, LAX],
     )
 ]
+#: ... and where services ask: of answers that are treated alike there are fewer, for there are more questions.
+RENAMED = dataclasses.replace(ANN, dn="cn=ann,ou=new,dc=x")
+NOS = [Answered(given=False, why=why) for why in ("denied", "not-enrolled", "no-method", "wrong-code")]
+SERVICE_ANSWERS = {
+    RecallName: [Remembered(Recall()), Remembered(Recall(codeless=True))],
+    VerifyPassword: [PasswordAnswer(0, "", b"first"), PasswordAnswer(49, "", b""), PasswordAnswer(51, "", b"")],
+    Identify: [ANN, RENAMED, SVC, BARE, Unidentified("not-a-user")],
+    LookUp: [
+        Standing(enrolled=False),
+        Standing(enrolled=True),
+        Standing(enrolled=False, locked=True),
+        Standing(enrolled=False, method="code"),
+        Standing(enrolled=False, method="entra/sms"),
+        Standing(enrolled=False, sent="entra"),
+        Standing(enrolled=True, sent="duo"),
+    ],
+    Reuse: [None, Reused("reused", "duo"), Reused("late-approval", "duo")],
+    VerifyCode: [CodeAnswer("accepted", "totp"), CodeAnswer("wrong"), CodeAnswer("not-enrolled")],
+    VerifyAtService: [Answered(given=True), *NOS, Unreachable("away")],
+    StartPrompt: [Answered(given=True), *NOS, Asked(), Asked(shared=True), CodeIsSent(), Unreachable("away")],
+    AwaitApproval: [Approval(given, parked) for given in (True, False) for parked in (True, False)],
+    MayOpen: [True, False],
+    Admit: [None],
+}
+SERVICES = (
+    ServiceRule("duo", ("push",), takes_codes=True, opens=True),
+    ServiceRule("entra", ("push", "sms"), takes_codes=True, opens=True),
+)
+HALF_OPEN = tuple(dataclasses.replace(rule, opens=rule.name == "duo", takes_codes=rule.name == "entra") for rule in SERVICES)
+SERVICE_POLICIES = {
+    "strict": dataclasses.replace(STRICT, services=SERVICES),
+    "lax": dataclasses.replace(LAX, services=SERVICES),
+    "reuses": dataclasses.replace(STRICT, services=SERVICES, reuses=True),
+    "one closed": dataclasses.replace(LAX, services=HALF_OPEN),
+    "another directory's": dataclasses.replace(LAX, services=(SERVICES[0], dataclasses.replace(SERVICES[1], directory="other"))),
+}
+SERVICE_ATTEMPTS = [
+    Attempt(name, Secret(typed), "main", client, COMMA_OR_WORD, policy)
+    for (name, client), typed, policy in itertools.product(
+        [("ann", AWAY), ("cn=svc,dc=x", HOME)],
+        [b"secret", b"secret,123456", b"secret,push", b"secret,ms2"],
+        SERVICE_POLICIES.values(),
+    )
+]
 
 
-def paths(one, answers=()):
+def paths(one, all_answers, breakdowns, answers=()):
     """Every way that the login of `one` can go: (questions, answers, verdict or exception)."""
     generator = login(one)
     questions = []
@@ -656,8 +760,8 @@ def paths(one, answers=()):
     except Exception as raised:  # noqa: BLE001 - whatever it is, it is an end
         yield questions, answers, raised
         return
-    for said in (*ANSWERS[type(questions[-1])], *BREAKDOWNS):
-        yield from paths(one, (*answers, said))
+    for said in (*all_answers[type(questions[-1])], *breakdowns):
+        yield from paths(one, all_answers, breakdowns, (*answers, said))
 
 
 def order(questions):
@@ -671,7 +775,7 @@ def test_A26_success_is_reached_in_one_way_only(policy):
     for one in ATTEMPTS:
         if one.policy is not policy:
             continue
-        for questions, answers, end in paths(one):
+        for questions, answers, end in paths(one, ANSWERS, BREAKDOWNS):
             ends[type(end)] += 1
             asked_of = dict(zip(map(type, questions), answers, strict=True)) if questions else {}
             assert len(asked_of) == len(questions), "nothing is asked twice: one bind at the directory for one attempt"
@@ -679,74 +783,198 @@ def test_A26_success_is_reached_in_one_way_only(policy):
             if broke:
                 assert end is broke[0], "what is broken stays broken"
                 continue
-            check_order(one, questions, asked_of)
+            assert order(questions) in (
+                [],
+                [VerifyPassword],
+                [VerifyPassword, Identify],
+                [VerifyPassword, Identify, VerifyCode],
+                [VerifyPassword, Identify, Admit],
+                [VerifyPassword, Identify, LookUp],
+                [VerifyPassword, Identify, LookUp, Admit],
+            )
+            check_order(one, questions, answers)
             if isinstance(end, Accepted):
-                check_success(one, questions, asked_of, end)
+                check_success(one, questions, answers, end)
             else:
                 assert isinstance(end, Refused | DirectoryRefusesService)
     assert set(ends) == {Accepted, Refused, DirectoryRefusesService, *map(type, BREAKDOWNS)}
     assert ends[Accepted] > 100
 
 
-def check_order(one, questions, asked_of):
-    for question in questions:
-        if isinstance(question, VerifyPassword):
-            assert question.password
-            assert one.typed.reveal().startswith(question.password.reveal())
-            assert one.name
-        elif isinstance(question, Identify):
-            assert asked_of[VerifyPassword].code == 0
-        elif isinstance(question, HasFactor | VerifyCode | Admit):
-            assert question.identity is asked_of[Identify]
-    assert order(questions) in (
-        [],
-        [VerifyPassword],
-        [VerifyPassword, Identify],
-        [VerifyPassword, Identify, VerifyCode],
-        [VerifyPassword, Identify, Admit],
-        [VerifyPassword, Identify, HasFactor],
-        [VerifyPassword, Identify, HasFactor, Admit],
-    )
+@pytest.mark.parametrize("policy", SERVICE_POLICIES.values(), ids=SERVICE_POLICIES)
+def test_A26_success_is_reached_in_one_way_only_where_services_ask(policy):
+    """All answers to all questions, in every order there is: nobody is let in without a yes, or what the policy allows."""
+    ends, reasons, broken = Counter(), Counter(), RuntimeError("broken")
+    for one in SERVICE_ATTEMPTS:
+        if one.policy is not policy:
+            continue
+        for questions, answers, end in paths(one, SERVICE_ANSWERS, [broken]):
+            ends[type(end)] += 1
+            if broken in answers:
+                assert end is broken, "what is broken stays broken"
+                continue
+            check_order(one, questions, answers)
+            if isinstance(end, Accepted):
+                reasons[end.reason] += 1
+                check_success(one, questions, answers, end)
+            else:
+                assert isinstance(end, Refused | DirectoryRefusesService | ServiceUnreachable)
+    assert set(ends) == {Accepted, Refused, DirectoryRefusesService, ServiceUnreachable, RuntimeError}
+    never = {"strict": {"password-only"}, "lax": set(), "reuses": {"password-only"}, "one closed": set(), "another directory's": set()}
+    named = next(name for name, value in SERVICE_POLICIES.items() if value is policy)
+    assert set(reasons) == {"exempt", "code", "approved", "failed-open", "password-only", "reused", "late-approval"} - never[named]
 
 
-def check_success(one, questions, asked_of, end):
-    identity = asked_of[Identify]
-    assert asked_of[VerifyPassword].code == 0
-    assert isinstance(identity, Identity)
+ABOUT = (LookUp, Reuse, VerifyCode, VerifyAtService, StartPrompt, Admit)
+
+
+def check_order(one, questions, answers):
+    """Each question comes after what it rests on, about whoever was bound, and none after a no."""
+    identity, binds, asked, told = None, [], set(), []
+    for question, answer in zip(questions, answers, strict=True):
+        assert not told, "after a no, a yes or what is recorded, nothing is asked"
+        match question:
+            case VerifyPassword(password):
+                assert password
+                assert one.typed.reveal().startswith(password.reveal())
+                assert one.name
+                assert not binds or question == binds[0], "the same password, not the other half of it"
+                binds.append(question)
+            case Identify():
+                assert len(binds) == len(identities(questions, answers)) or answer is not None
+                identity = answer
+            case StartPrompt(_, choice, password):
+                assert choice.service not in asked, "nobody is asked twice"
+                assert password == binds[0].password
+                asked.add(choice.service)
+            case VerifyAtService(_, service, code, password):
+                assert service not in asked, "a code is shown to nobody twice"
+                assert password == binds[0].password
+                assert one.typed.reveal() == password.reveal() + b"," + code.reveal()
+                asked.add(service)
+        if isinstance(question, ABOUT):
+            assert isinstance(identity, Identity)
+            assert question.identity is identity
+        told = ended(question, answer)
+    kinds = order(questions)
+    parked = any(isinstance(answer, Approval) and answer.given and answer.parked for answer in answers)
+    assert kinds.count(VerifyPassword) <= 1 + parked, "one bind at the directory, but behind an approval without a link"
+    if parked and kinds.count(VerifyPassword) == 2:
+        assert kinds.index(AwaitApproval) + 1 == len(kinds) - kinds[::-1].index(VerifyPassword) - 1
+    for kind, most in ((RecallName, 1), (Identify, 1 + parked), (LookUp, 1), (VerifyCode, 1), (AwaitApproval, 1), (Admit, 1), (Reuse, 2)):
+        assert [type(question) for question in questions].count(kind) <= most
+    assert not (VerifyAtService in kinds and StartPrompt in kinds), "who types a code is asked for it alone"
+    assert not (VerifyCode in kinds and (StartPrompt in kinds or VerifyAtService in kinds))
+
+
+def identities(questions, answers):
+    return [answer for question, answer in zip(questions, answers, strict=True) if isinstance(question, Identify)]
+
+
+def ended(question, answer):
+    """Whether this answer must be the last: a no, or a success that is recorded."""
+    match question, answer:
+        case VerifyPassword(), PasswordAnswer(code):
+            return code != 0
+        case (Identify(), Unidentified()) | (StartPrompt(), CodeIsSent()) | (Reuse(), Reused()):
+            return True
+        case (StartPrompt() | VerifyAtService()), Answered(False, why):
+            return why != "not-enrolled" and (why != "no-method" or isinstance(question, VerifyAtService))
+        case AwaitApproval(), Approval(given):
+            return not given
+        case MayOpen(), may:
+            return not may
+        case (VerifyCode() | Admit()), _:
+            return True
+        case LookUp(), Standing(locked=True):
+            return not isinstance(question, LookUp)  # where only codes of our own are asked for, the store looks
+    return False
+
+
+def check_success(one, questions, answers, end):
+    """Of all that was asked and answered, this is enough."""
+    asked_of = dict(zip(map(type, questions), answers, strict=True))
+    binds = [answer for question, answer in zip(questions, answers, strict=True) if isinstance(question, VerifyPassword)]
+    found = identities(questions, answers)
+    identity, policy = found[-1], one.policy
+    assert len(binds) == len(found)
+    assert all(bind.code == 0 for bind in binds)
+    assert all(isinstance(each, Identity) and each.key == identity.key for each in found)
     assert end.identity is identity
-    assert end.answer == asked_of[VerifyPassword].raw
-    last = questions[-1]
+    assert end.answer == binds[-1].raw
     exempt = identity is BARE_EXEMPT or (identity is SVC and one.client is HOME)
     assert identity.has_entry or exempt
+    last, said = questions[-1], answers[-1]
+    standing = asked_of.get(LookUp)
     if isinstance(last, VerifyCode):
-        assert asked_of[VerifyCode].result == "accepted"
+        assert said.result == "accepted"
         assert one.typed.reveal().endswith(last.code.reveal())
         assert (end.reason, end.factor) == ("code", "totp")
         return
+    if isinstance(last, Reuse):
+        assert policy.reuses or asked_of[StartPrompt] == Asked(shared=True)
+        assert (end.reason, end.factor) == (said.reason, said.factor)
+        return
     assert isinstance(last, Admit)
-    assert end.reason == last.reason
+    assert (end.reason, end.factor) == (last.reason, last.factor)
+    before, yes = questions[-2], answers[-2]
+    asked = {
+        question.choice.service if isinstance(question, StartPrompt) else question.service: answer
+        for question, answer in zip(questions, answers, strict=True)
+        if isinstance(question, StartPrompt | VerifyAtService)
+    }
+    strangers = {service for service, answer in asked.items() if isinstance(answer, Answered) and answer.why == "not-enrolled"}
+    may_know = [rule for rule in policy.services if rule.directory in (None, "main") and rule.name not in strangers]
     if last.reason == "exempt":
         assert exempt
+        assert isinstance(before, Identify)
+    elif last.reason == "code":
+        assert isinstance(before, VerifyAtService)
+        assert (yes, end.factor) == (Answered(given=True), before.service)
+        assert standing.sent in (before.service, None)
+        assert standing.sent or not standing.enrolled
+    elif last.reason == "approved" and isinstance(before, StartPrompt):
+        assert (yes, end.factor) == (Answered(given=True), before.choice.service)
+    elif last.reason == "approved":
+        assert isinstance(before, AwaitApproval | Identify)
+        assert asked_of[AwaitApproval].given is True
+        assert asked_of[AwaitApproval].parked == isinstance(before, Identify) == (len(binds) == 2)
+        assert asked[end.factor] == Asked(shared=False)
+    elif last.reason == "failed-open":
+        assert isinstance(before, MayOpen)
+        assert all(isinstance(answer, Unreachable) for name, answer in asked.items() if name not in strangers)
+        assert isinstance(asked[end.factor], Unreachable)
+        assert all(rule.opens for rule in may_know)
+        opened = [question.service for question, may in zip(questions, answers, strict=True) if isinstance(question, MayOpen) and may is True]
+        assert opened == [rule.name for rule in may_know]
+        assert not standing.enrolled
+        assert not standing.sent
     else:
-        assert one.policy.unenrolled == "password-only"
-        assert asked_of[HasFactor] is False
+        assert last.reason == "password-only"
+        assert policy.unenrolled == "password-only"
+        assert isinstance(before, LookUp | StartPrompt)
+        assert not standing.enrolled
+        assert not may_know
+    assert standing is None or not policy.services or not standing.locked
 
 
 def test_A26_leaving_in_the_middle_ends_a_login():
     """The client left: the driver closes the generator at whichever question it waits."""
-    for one in ATTEMPTS[:: len(ATTEMPTS) // 40]:
-        for questions, answers, _ in paths(one):
-            generator = login(one)
-            for step, _question in enumerate(questions):
-                if step == 0:
+    one_breakdown = BREAKDOWNS[:1]
+    for some, all_answers in ((ATTEMPTS[:: len(ATTEMPTS) // 40], ANSWERS), (SERVICE_ATTEMPTS[::13], SERVICE_ANSWERS)):
+        for one in some:
+            for questions, answers, _ in paths(one, all_answers, one_breakdown):
+                generator = login(one)
+                for step, _question in enumerate(questions):
+                    if step == 0:
+                        next(generator)
+                    elif isinstance(answers[step - 1], Exception):
+                        break
+                    else:
+                        generator.send(answers[step - 1])
+                generator.close()
+                with pytest.raises(StopIteration):
                     next(generator)
-                elif isinstance(answers[step - 1], Exception):
-                    break
-                else:
-                    generator.send(answers[step - 1])
-            generator.close()
-            with pytest.raises(StopIteration):
-                next(generator)
 
 
 # -- A38, A39

@@ -21,7 +21,9 @@ from bench.programs.bare_relay import boundary
 from bench.programs.endless import entry
 from bench.results import Measured
 from bench.rows import ROWS, Figure, Goal, Row
-from ldapmfa.factors import load_approvals
+from ldapmfa.config import ServiceTable
+from ldapmfa.factors import load_services
+from ldapmfa.factors.service import Allowed, Tools
 from ldapmfa.wire import ber, ldap
 
 
@@ -86,16 +88,18 @@ async def test_the_plug_in_is_found_asks_nobody_and_approves_in_turn(tmp_path, m
     monkeypatch.syspath_prepend(machine.ROOT / "bench" / "plugin")
     monkeypatch.setenv(approval.PLACE, str(tmp_path))
     os.mkfifo(tmp_path / approval.APPROVED)
-    plugin = load_approvals(["bench"])["bench"]
-    waiting = [asyncio.ensure_future(plugin.ask(None)) for _ in range(3)]
+    tables = {"bench": ServiceTable(kind="bench")}
+    plugin = load_services(["bench"], tables, lambda _name: Tools())["bench"]
+    asked = [await plugin.start(None) for _ in range(3)]
+    waiting = [asyncio.ensure_future(plugin.wait(None, one)) for one in asked]
     await asyncio.sleep(0)
     assert (tmp_path / approval.ASKED).stat().st_size == 3
     waiting[0].cancel()
     (tmp_path / approval.APPROVED).write_bytes(b"..")
-    assert await waiting[1] is True
+    assert await waiting[1] == Allowed("bench")
     assert not waiting[2].done()
     (tmp_path / approval.APPROVED).write_bytes(b".")
-    assert await waiting[2] is True
+    assert await waiting[2] == Allowed("bench")
 
 
 def test_codes_are_those_of_totp():

@@ -5,11 +5,14 @@ import inspect
 from typing import get_args, get_type_hints
 
 from ldapmfa.cli.reasons import REASONS, explained
-from ldapmfa.core import identity, login, session
-from ldapmfa.net import driver, ldap_front
+from ldapmfa.core import identity, login, questions, session
+from ldapmfa.factors import service
+from ldapmfa.net import asking, driver, ldap_front
+from ldapmfa.store import prompts
 
 #: Where a reason stands among the arguments of what records or carries it.
 PLACES = {"Refused": 0, "Unidentified": 0, "Admit": 1, "Accepted": 2, "BindRefused": 1, "_note": 1, "_refuse_bind": 2, "_event": 1}
+WHY = {"Answered"}
 
 
 def constant(node):
@@ -23,6 +26,7 @@ def reasons_in(module):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
             place = PLACES.get(name)
+            found |= {word.value.value for word in node.keywords if name in WHY and word.arg == "why" and constant(word.value)}
             if place is not None and len(node.args) > place and constant(node.args[place]):
                 found.add(node.args[place].value)
         elif isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple) and len(node.value.elts) == 3:
@@ -34,12 +38,12 @@ def reasons_in(module):
 
 
 def recorded():
-    found = set().union(*(reasons_in(module) for module in (identity, login, session, driver, ldap_front)))
+    found = set().union(*(reasons_in(module) for module in (identity, login, session, driver, asking, ldap_front)))
     found |= {reason for _, reason in driver._REASONS} | {"bug", "password", *login._SUB_CODES.values()}
     found |= set(get_args(get_type_hints(identity.Unidentified)["reason"]))
-    found |= set(get_args(get_type_hints(login.Admit)["reason"]))
-    found |= set(get_args(get_type_hints(login.Approval)["why"]))
-    for result in get_args(login.CodeResult):
+    found |= set(get_args(questions.Reason)) | set(get_args(get_type_hints(questions.Reused)["reason"]))
+    found |= set(get_args(service.Why)) | (set(get_args(prompts.Begun)) - {"begun", "shared"})
+    for result in get_args(questions.CodeResult):
         found |= {"accepted": set(), "wrong": {"wrong-code"}, "replayed": {"replayed-code"}}.get(result, {result})
     return found
 

@@ -41,6 +41,9 @@ def test_defaults_are_those_of_the_design(file):
         "refusal_floor": 0.25,
         "deadline": 30,
         "issuer": "ldapmfa",
+        "keywords": {"push": "push", "phone": "phone", "sms": "sms"},
+        "prompts": 5,
+        "prompt_seconds": 600,
     }
     assert config.limits.model_dump() == {
         "connections": 10000,

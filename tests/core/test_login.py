@@ -1,4 +1,4 @@
-"""One login: its order, its refusals, and every path there is."""
+"""One login: its order, its refusals, and every path there is. Who is asked, and for what: test_asking."""
 
 from __future__ import annotations
 
@@ -9,27 +9,24 @@ import pytest
 from playbook import NONE, Procedure
 
 from ldapmfa.core.identity import Identity, Unidentified
-from ldapmfa.core.login import (
+from ldapmfa.core.login import DirectoryRefusesService, login
+from ldapmfa.core.policy import Exempt, Policy, Recall
+from ldapmfa.core.questions import (
     Accepted,
     Admit,
-    Approval,
-    AskApproval,
     Attempt,
     CodeAnswer,
-    DirectoryRefusesService,
-    HasFactor,
     Identify,
+    LookUp,
     PasswordAnswer,
     RecallName,
     Refused,
     Remembered,
+    Standing,
     VerifyCode,
     VerifyPassword,
-    login,
 )
-from ldapmfa.core.policy import Exempt, Policy, Recall
 from ldapmfa.core.secret import CodeForm, Secret
-from ldapmfa.errors import FactorDown
 
 ANN = Identity("main", "guid:01", "cn=ann,dc=x", ("ann",), "ann@x")
 SVC = Identity("main", "guid:02", "cn=svc,dc=x", ("svc",))
@@ -38,9 +35,9 @@ BARE_EXEMPT = Identity("main", "dn:cn=backup", "cn=backup")
 HOME, AWAY = ip_address("10.0.0.1"), ip_address("192.0.2.1")
 STRICT = Policy([Exempt("cn=svc,dc=x", (ip_network("10.0.0.0/8"),)), Exempt("cn=backup")])
 LAX = dataclasses.replace(STRICT, unenrolled="password-only")
-PUSH = dataclasses.replace(STRICT, approval="push")
 RAW = b"the directory's own answer"
 YES = PasswordAnswer(0, "", RAW)
+NOTHING_HERE, ENROLLED_HERE = Standing(enrolled=False), Standing(enrolled=True)
 NEW = Remembered(Recall())
 ENROLLED = Remembered(Recall(codeless=True, enrolled=True))
 CODELESS = Remembered(Recall(codeless=True))
@@ -111,22 +108,22 @@ def test_names_are_remembered_in_one_spelling():
 
 
 def test_a_password_without_a_code_is_no_reason_to_remember():
-    play = asked(typed=b"secret") << verify(b"secret", "whole") >> YES << Identify() >> ANN << HasFactor(ANN)
-    assert play >> True << Refused("no-code", ANN)
+    play = asked(typed=b"secret") << verify(b"secret", "whole") >> YES << Identify() >> ANN << LookUp(ANN)
+    assert play >> ENROLLED_HERE << Refused("no-code", ANN)
 
 
 def test_who_has_no_factor_is_refused_or_not():
-    play = asked(typed=b"secret") << verify(b"secret", "whole") >> YES << Identify() >> ANN << HasFactor(ANN)
-    assert play >> False << Refused("not-enrolled", ANN)
-    play = asked(typed=b"secret", policy=LAX) << verify(b"secret", "whole") >> YES << Identify() >> ANN << HasFactor(ANN)
-    assert play >> False << Admit(ANN, "password-only") >> NONE << Accepted(RAW, ANN, "password-only")
+    play = asked(typed=b"secret") << verify(b"secret", "whole") >> YES << Identify() >> ANN << LookUp(ANN)
+    assert play >> NOTHING_HERE << Refused("not-enrolled", ANN)
+    play = asked(typed=b"secret", policy=LAX) << verify(b"secret", "whole") >> YES << Identify() >> ANN << LookUp(ANN)
+    assert play >> NOTHING_HERE << Admit(ANN, "password-only") >> NONE << Accepted(RAW, ANN, "password-only")
 
 
 def test_an_exempt_account_needs_no_code():
     play = asked("svc", b"secret") << verify(b"secret", "whole") >> YES << Identify() >> SVC
     assert play << Admit(SVC, "exempt") >> NONE << Accepted(RAW, SVC, "exempt")
-    play = asked("svc", b"secret", AWAY) << verify(b"secret", "whole") >> YES << Identify() >> SVC << HasFactor(SVC)
-    assert play >> False << Refused("not-enrolled", SVC)
+    play = asked("svc", b"secret", AWAY) << verify(b"secret", "whole") >> YES << Identify() >> SVC << LookUp(SVC)
+    assert play >> NOTHING_HERE << Refused("not-enrolled", SVC)
 
 
 def test_passwords_that_look_like_a_code_are_whole_where_no_code_is_expected():
@@ -134,14 +131,14 @@ def test_passwords_that_look_like_a_code_are_whole_where_no_code_is_expected():
     whole = verify(b"Summer202612", "whole")
     play = asked("cn=svc,dc=x", b"Summer202612") << RecallName("dn:cn=svc,dc=x") >> NEW << whole >> YES << Identify() >> SVC
     assert play << Admit(SVC, "exempt") >> NONE << Accepted(RAW, SVC, "exempt")
-    play = asked("ann", b"Summer202612", policy=LAX) << RecallName("ann") >> CODELESS << whole >> YES << Identify() >> ANN << HasFactor(ANN)
-    assert play >> False << Admit(ANN, "password-only") >> NONE << Accepted(RAW, ANN, "password-only")
+    play = asked("ann", b"Summer202612", policy=LAX) << RecallName("ann") >> CODELESS << whole >> YES << Identify() >> ANN << LookUp(ANN)
+    assert play >> NOTHING_HERE << Admit(ANN, "password-only") >> NONE << Accepted(RAW, ANN, "password-only")
 
 
 def test_a_hint_can_only_cause_a_refusal():
     """The name of an exempt account, and somebody else is bound by it."""
     play = asked("cn=svc,dc=x") << RecallName("dn:cn=svc,dc=x") >> NEW << verify(b"secret123456", "whole") >> YES << Identify() >> ANN
-    assert play << HasFactor(ANN) >> True << Refused("no-code", ANN)
+    assert play << LookUp(ANN) >> ENROLLED_HERE << Refused("no-code", ANN)
 
 
 def test_a_code_is_verified_even_where_none_is_needed():
@@ -175,124 +172,3 @@ def test_active_directorys_sub_codes_name_the_reason(text, reason):
     """All are refusals; the record tells them apart."""
     refused = Refused(reason, detail=text)
     assert asked(typed=b"secret") << verify(b"secret", "whole") >> PasswordAnswer(49, text, b"") << refused
-
-
-# -- approvals: the owner is asked, and may take long
-
-NEW_RAW = b"the directory's answer to the second bind"
-NEW_YES = PasswordAnswer(0, "", NEW_RAW)
-
-
-def pending(policy=PUSH, **more):
-    """A login up to the question for the owner's approval."""
-    play = asked(typed=b"secret", policy=policy, **more) << verify(b"secret", "whole") >> YES << Identify() >> ANN
-    return play << AskApproval(ANN, "push")
-
-
-def parked():
-    """A login whose link was given up while its approval was pending, up to the second bind."""
-    return pending() >> Approval(given=True, parked=True) << verify(b"secret", "whole")
-
-
-def test_the_way_of_an_approval():
-    play = pending() >> Approval(given=True)
-    assert play << Admit(ANN, "approved", "push") >> NONE << Accepted(RAW, ANN, "approved", "push")
-
-
-@pytest.mark.parametrize("was_parked", [False, True])
-def test_an_approval_that_is_denied_is_a_refusal_and_nothing_more_is_asked(was_parked):
-    assert pending() >> Approval(given=False, parked=was_parked) << Refused("denied", ANN)
-
-
-def test_an_approval_that_can_not_be_found_out_breaks_the_login():
-    assert pending() >> FactorDown("no answer") << FactorDown
-
-
-def test_A26_an_approval_that_can_not_be_recorded_is_no_success():
-    assert pending() >> Approval(given=True) << Admit >> OSError("the disk is gone") << OSError
-
-
-def test_an_approved_login_that_was_parked_binds_again_and_the_new_answer_is_passed_on():
-    play = parked() >> NEW_YES << Identify() >> ANN
-    assert play << Admit(ANN, "approved", "push") >> NONE << Accepted(NEW_RAW, ANN, "approved", "push")
-
-
-def test_an_account_that_was_renamed_meanwhile_is_the_same_account():
-    renamed = dataclasses.replace(ANN, dn="cn=ann,ou=elsewhere,dc=x", accounts=("anna",), upn="anna@x")
-    play = parked() >> NEW_YES << Identify() >> renamed
-    assert play << Admit(renamed, "approved", "push") >> NONE << Accepted(NEW_RAW, renamed, "approved", "push")
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        SVC,
-        dataclasses.replace(ANN, id="guid:03"),
-        dataclasses.replace(ANN, id="uuid:01"),
-        dataclasses.replace(ANN, directory="other"),
-        dataclasses.replace(ANN, id="dn:" + ANN.dn),
-        BARE_EXEMPT,
-    ],
-    ids=["exempt", "recreated", "of another kind", "of another directory", "without an entry", "exempt, no entry"],
-)
-def test_A31_an_approval_is_worth_nothing_for_another_account(other):
-    """Recreated under the same name meanwhile (A32), exempt or not: the owner of the first one was asked."""
-    play = parked() >> NEW_YES << Identify() >> other
-    assert play << Refused("another-account", ANN, other.key)
-
-
-@pytest.mark.parametrize("code", [49, 19, 53, 10])
-def test_a_password_that_is_wrong_by_now_is_refused_however_it_was_approved(code):
-    assert parked() >> PasswordAnswer(code, "data 52e", b"") << Refused("password", detail="data 52e")
-
-
-def test_A35_an_account_that_was_disabled_meanwhile_is_refused():
-    text = "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data 533, v1db1"
-    assert parked() >> PasswordAnswer(49, text, b"") << Refused("account-disabled", detail=text)
-
-
-def test_an_account_that_must_not_log_in_by_now_is_refused():
-    play = parked() >> NEW_YES << Identify()
-    assert play >> Unidentified("must-change-password", "why") << Refused("must-change-password", detail="why")
-
-
-@pytest.mark.parametrize("code", [1, 2, 8, 12, 13, 51, 52, 80])
-def test_a_directory_that_can_not_answer_the_second_bind_breaks_the_login(code):
-    assert parked() >> PasswordAnswer(code, "", b"") << DirectoryRefusesService
-
-
-def test_a_second_bind_that_breaks_is_no_success():
-    assert parked() >> OSError("gone") << OSError
-    assert parked() >> NEW_YES << Identify() >> OSError("gone") << OSError
-
-
-def test_an_exempt_account_is_asked_for_no_approval():
-    play = asked("svc", b"secret", policy=PUSH) << verify(b"secret", "whole") >> YES << Identify() >> SVC
-    assert play << Admit(SVC, "exempt") >> NONE << Accepted(RAW, SVC, "exempt")
-    away = asked("svc", b"secret", AWAY, policy=PUSH) << verify(b"secret", "whole") >> YES << Identify() >> SVC
-    assert away << AskApproval(SVC, "push") >> Approval(given=False) << Refused("denied", SVC)
-
-
-def test_an_account_without_an_entry_is_asked_for_no_approval():
-    play = asked("cn=root", b"secret", policy=PUSH) << verify(b"secret", "whole") >> YES << Identify() >> BARE
-    assert play << Refused("no-entry", BARE)
-
-
-@pytest.mark.parametrize("result", ["accepted", "wrong", "replayed", "locked", "not-enrolled"])
-def test_A18_who_types_a_code_is_asked_for_it_alone(result):
-    """A wrong code is no reason to ask the owner: one way a login, chosen by what was typed."""
-    play = asked(policy=PUSH) << RecallName("ann") >> ENROLLED << verify(b"secret") >> YES << Identify() >> ANN
-    play = play << VerifyCode(ANN, Secret(b"123456")) >> CodeAnswer(result, "totp")
-    assert play << (Accepted(RAW, ANN, "code", "totp") if result == "accepted" else Refused)
-
-
-def test_a_password_that_ends_in_digits_is_approved_whole():
-    whole = verify(b"Summer202612", "whole")
-    play = asked("ann", b"Summer202612", policy=PUSH) << RecallName("ann") >> NEW << whole >> YES << Identify() >> ANN
-    play = play << AskApproval(ANN, "push") >> Approval(given=True, parked=True) << whole >> NEW_YES << Identify() >> ANN
-    assert play << Admit(ANN, "approved", "push") >> NONE << Accepted(NEW_RAW, ANN, "approved", "push")
-
-
-def test_nobody_passes_on_a_password_alone_where_approvals_are_asked_for():
-    """Not even where those without a factor otherwise do."""
-    assert pending(dataclasses.replace(LAX, approval="push")) >> Approval(given=False) << Refused("denied", ANN)

@@ -1,4 +1,4 @@
-"""Who is exempt, and what a hint may do."""
+"""Who is exempt, what a hint may do, and how a user is asked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldapmfa.core.identity import Identity
-from ldapmfa.core.policy import Exempt, Policy, Recall
+from ldapmfa.core.policy import CODES_ONLY, Choice, Exempt, Policy, Recall, ServiceRule
 
 SVC = Identity("main", "guid:00", "CN=svc,OU=Services,DC=example,DC=test", ("svc",), "svc@example.test")
 HOME = ip_address("127.0.0.1")
@@ -89,8 +89,8 @@ def test_an_account_is_exempt_where_one_entry_says_so_whole():
     assert not Policy().exempts(SVC, HOME)
 
 
-def shape(name="ann", recall=Recall(), refused=None, policy=Policy(), client=HOME):  # noqa: B008 - frozen
-    return policy.shape(name, recall, refused, client, "main")
+def shape(name="ann", recall=Recall(), refused=None, policy=Policy(), client=HOME, *, marked=False):  # noqa: B008 - frozen
+    return policy.shape(name, recall, refused, client, "main", marked=marked)
 
 
 def test_the_shape_follows_what_is_known_of_the_name():
@@ -106,17 +106,40 @@ def test_the_shape_follows_what_is_known_of_the_name():
     assert shape(policy=lax, refused="cut") == "whole"
 
 
+DUO = ServiceRule("duo", ("push", "phone", "sms"), takes_codes=True)
+ENTRA = ServiceRule("entra", ("push",), opens=True)
+RSA = ServiceRule("rsa", takes_codes=True, directory="main")
+PARTNERS = ServiceRule("partners", ("push", "sms"), takes_codes=True, opens=True, directory="other")
+SERVICES = Policy(services=(DUO, ENTRA, RSA, PARTNERS))
+
+
+@pytest.mark.parametrize("marked", [False, True])
 @pytest.mark.parametrize("unenrolled", ["refuse", "password-only"])
-def test_where_approvals_are_asked_for_a_name_that_is_unknown_is_taken_whole_first(unenrolled):
-    push = Policy(unenrolled=unenrolled, approval="push")
-    assert shape(policy=push) == "whole"
-    assert shape(policy=push, refused="whole") == "cut"
-    assert shape(policy=push, refused="cut") == "whole"
-    assert shape(recall=Recall(codeless=True), policy=push) == "whole"
-    assert shape(recall=Recall(codeless=True), policy=push, refused="whole") == "whole"
+def test_where_services_ask_a_name_that_is_unknown_is_tried_both_ways_in_turn(unenrolled, marked):
+    """First as it looks: a password seldom ends like a keyword behind a delimiter, and often in digits."""
+    asks = Policy(unenrolled=unenrolled, services=(DUO,))
+    first, second = ("cut", "whole") if marked else ("whole", "cut")
+    assert shape(policy=asks, marked=marked) == first
+    assert shape(policy=asks, marked=marked, refused=first) == second
+    assert shape(policy=asks, marked=marked, refused=second) == first
+    assert shape(recall=Recall(codeless=True), policy=asks, marked=marked) == "whole"
+    assert shape(recall=Recall(codeless=True), policy=asks, marked=marked, refused="cut") == "whole"
+    assert shape(recall=Recall(codeless=True), policy=asks, marked=marked, refused="whole") == "cut"
     for known in (Recall(enrolled=True), Recall(codeless=True, enrolled=True), Recall(pending=True)):
         for refused in (None, "cut", "whole"):
-            assert shape(recall=known, refused=refused, policy=push) == "cut"
+            assert shape(recall=known, refused=refused, policy=asks, marked=marked) == "cut"
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(services=(PARTNERS,))], ids=["none", "of another directory"])
+def test_where_no_service_asks_a_delimiter_changes_nothing(policy):
+    lax = dataclasses.replace(policy, unenrolled="password-only")
+    for marked in (False, True):
+        for refused in (None, "cut", "whole"):
+            assert shape(policy=policy, marked=marked, refused=refused) == "cut"
+            assert shape(recall=Recall(codeless=True), policy=policy, marked=marked, refused=refused) == "whole"
+        assert shape(policy=lax, marked=marked) == "whole"
+        assert shape(policy=lax, marked=marked, refused="whole") == "cut"
+        assert shape(policy=lax, marked=marked, refused="cut") == "whole"
 
 
 def test_an_exempt_name_is_taken_whole_where_it_is_exempt():
@@ -124,6 +147,8 @@ def test_an_exempt_name_is_taken_whole_where_it_is_exempt():
     enrolled = Recall(codeless=True, enrolled=True)
     assert shape("dn:cn=svc,dc=x", policy=policy) == "whole"
     assert shape("dn:cn=svc,dc=x", enrolled, policy=policy) == "whole"
+    asks = dataclasses.replace(policy, services=(DUO,))
+    assert shape("dn:cn=svc,dc=x", enrolled, refused="whole", policy=asks, marked=True) == "whole"
     assert shape("dn:cn=svc,dc=x", enrolled, policy=policy, client=AWAY) == "cut"
     assert shape("svc", policy=policy) == "cut"
 
@@ -138,3 +163,91 @@ def test_a_name_is_no_pattern(account, name):
     same = name is None or " ".join(account.lower().split()) == " ".join(name.lower().split())
     identity = dataclasses.replace(SVC, accounts=(account if name is None else name,), upn=None)
     assert Exempt(account).is_account(identity) == (same and "=" not in account and "@" not in account)
+
+
+# -- how a user is asked
+
+
+def choices(typed=None, preferred=None, directory="main", policy=SERVICES):
+    return policy.choices(directory, typed, preferred)
+
+
+def test_services_are_asked_in_the_configured_order_if_they_can_ask_and_are_for_the_directory():
+    assert choices() == [Choice("duo"), Choice("entra")]
+    assert choices(directory="other") == [Choice("duo"), Choice("entra"), Choice("partners")]
+    assert choices(policy=Policy(services=(ENTRA, RSA, DUO))) == [Choice("entra"), Choice("duo")]
+    assert choices(policy=Policy()) == []
+    assert choices(policy=Policy(services=(RSA,))) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "ways"),
+    [
+        ("push", [Choice("duo", "push"), Choice("entra", "push")]),
+        ("sms", [Choice("duo", "sms")]),
+        ("duo", [Choice("duo")]),
+        ("duo/", [Choice("duo")]),
+        ("duo/push", [Choice("duo", "push")]),
+        ("duo/push:2", [Choice("duo", "push", "2")]),
+        ("push:2", [Choice("duo", "push", "2"), Choice("entra", "push", "2")]),
+        ("duo:2", [Choice("duo", "", "2")]),
+        ("duo/:2", [Choice("duo", "", "2")]),
+        ("duo/push:a/b:c\n", [Choice("duo", "push", "a/b:c\n")]),
+    ],
+)
+def test_a_way_is_a_service_a_method_a_device_or_some_of_them(text, ways):
+    """Typed or preferred; and what was typed counts before what is preferred."""
+    assert choices(typed=text) == ways
+    assert choices(preferred=text) == ways
+    for preferred in ("entra", "gone", CODES_ONLY, "sms"):
+        assert choices(typed=text, preferred=preferred) == ways
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":2", "/push", "push:", "gone", "fax", "duo/fax", "entra/sms", "rsa", "rsa/push", "partners", "partners/push", "PUSH", "Duo", "du", "duo/push/x", "push duo", CODES_ONLY],
+)
+def test_a_way_that_is_none_is_nobodys_if_typed_and_no_hindrance_if_preferred(text):
+    """A service that can't ask, or not accounts of this directory, among them."""
+    assert choices(typed=text) == []
+    assert choices(typed=text, preferred="entra") == []
+    assert choices(preferred=text) == ([] if text == CODES_ONLY else choices())
+
+
+def test_a_services_name_goes_before_a_method_of_the_same_name():
+    policy = Policy(services=(DUO, ServiceRule("push", ("phone",))))
+    assert choices("push", policy=policy) == [Choice("push")]
+    assert choices("duo/push", policy=policy) == [Choice("duo", "push")]
+
+
+def test_who_prefers_codes_is_not_asked():
+    assert choices(preferred=CODES_ONLY) == []
+    assert choices(typed="push", preferred=CODES_ONLY) == [Choice("duo", "push"), Choice("entra", "push")]
+
+
+def test_codes_are_verified_by_those_that_take_them_in_order():
+    assert SERVICES.code_services("main") == ["duo", "rsa"]
+    assert SERVICES.code_services("other") == ["duo", "partners"]
+    assert Policy().code_services("main") == []
+
+
+def test_all_services_of_a_directory_may_know_its_users():
+    assert SERVICES.serve("main") == ["duo", "entra", "rsa"]
+    assert SERVICES.serve("other") == ["duo", "entra", "partners"]
+    assert Policy().serve("main") == []
+
+
+def test_an_outage_opens_only_where_that_is_said_of_the_very_service():
+    assert [name for name in ("duo", "entra", "rsa", "partners", "gone", "") if SERVICES.opens(name)] == ["entra", "partners"]
+    assert not Policy().opens("entra")
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.text(alphabet="duo/push:entrasm2 \n", max_size=14))
+def test_whatever_is_typed_leads_to_a_service_that_has_it(text):
+    """Or to none, and never to one that is not for the directory."""
+    rules = {rule.name: rule for rule in (DUO, ENTRA)}
+    for typed, preferred in ((text, None), (None, text)):
+        for choice in choices(typed, preferred):
+            assert choice.method in ("", *rules[choice.service].methods)
+            assert choice.device in text

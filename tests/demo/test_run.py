@@ -44,6 +44,7 @@ def test_eight_right_outcomes_give_exit_code_0(tmp_path):
     assert ended.stdout.count("✓") == 8
     assert "✗" not in ended.stdout
     assert "8 of 8" in ended.stdout
+    assert "does not know" not in ended.stdout, "a reason without an explanation"
     assert "\x1b" not in ended.stdout
     reasons = re.findall(r"  audit +(.*?)(?:, under the reference ([A-Z2-9]{8}))? *\n", ended.stdout)
     assert [reason for reason, _ in reasons] == [

@@ -148,7 +148,7 @@ async def test_what_is_shown_has_no_control_characters(tmp_path):
 
 async def test_nobody_waits_longer_than_an_answer_is_of_use(tmp_path):
     async with Using(tmp_path) as (there, webhook):
-        there.hold = True
+        there.hold = 30
         prompt = Prompt(ALICE, "alice", "vpn", seconds=0.15)
         began = time.monotonic()
         assert (await webhook.wait(prompt, await webhook.start(prompt))).why == "no-answer"
@@ -161,13 +161,13 @@ async def test_a_held_poll_is_asked_again_at_once_and_one_that_is_not_after_a_pa
     async def sleep(seconds):
         pauses.append(seconds)
 
-    async with Using(tmp_path, Tools(sleep=sleep), poll_seconds=0.4, hold_seconds=1) as (there, webhook):
+    async with Using(tmp_path, Tools(sleep=sleep), poll_seconds=0.1) as (there, webhook):
         waiting = await webhook.start(PROMPT)
         there.says = {"poll": [PENDING, APPROVED]}
         await webhook.wait(PROMPT, waiting)
-        there.hold, there.says = True, {"poll": [PENDING, APPROVED]}
+        there.hold, there.says = 0.12, {"poll": [PENDING, APPROVED]}
         await webhook.wait(PROMPT, waiting)
-    assert 0 < pauses[0] <= 0.4
+    assert 0 < pauses[0] <= 0.1
     assert pauses[1] == 0
 
 
@@ -219,7 +219,7 @@ async def test_taking_back_never_fails_and_never_takes_long(tmp_path, kind, monk
 
 async def test_a_wait_that_is_cancelled_lets_go(tmp_path):
     async with Using(tmp_path) as (there, webhook):
-        there.hold = True
+        there.hold = 30
         task = asyncio.ensure_future(webhook.wait(PROMPT, await webhook.start(PROMPT)))
         await there.polled.wait()
         task.cancel()
@@ -274,7 +274,7 @@ FORGED = {
     "signed in capitals": lambda answer: answer | {"signature": "A" * 64},
     "of another body": lambda answer: answer | {"sent": json.dumps(APPROVED | {"how": "push"}).encode()},
     "signed as a request": lambda answer: answer | {"direction": "request"},
-    "for another action": lambda answer: answer | {"action": "health"},
+    "for another action": lambda answer: answer | {"action": "cancel"},
     "with 201": lambda answer: answer | {"status": 201},
     "with 400": lambda answer: answer | {"status": 400},
     "with 401": lambda answer: answer | {"status": 401},
@@ -297,8 +297,6 @@ async def asked(webhook, action):
 @pytest.mark.parametrize("action", ["start", "poll", "verify", "health"])
 @pytest.mark.parametrize("forgery", list(FORGED))
 async def test_A25_a_forged_approval_is_none(tmp_path, forgery, action):
-    if (forgery, action) == ("for another action", "health"):
-        pytest.skip("that is the action")
     async with Using(tmp_path, takes_codes=True) as (there, webhook):
         there.says = {action: APPROVED | {"ok": True}}
         there.forge = lambda answer: FORGED[forgery](answer) if answer["action"] == action else answer
@@ -374,7 +372,8 @@ async def test_A25_our_own_request_is_no_answer(tmp_path):
         b'{"approved": true, "state": "approved"} ,',
         b'{"approved": false, "approved": true, "state": "approved"}',
         b'{"approved": true, "state": "denied", "state": "approved"}',
-        b"\xff\xfe{\x00}\x00",
+        json.dumps(APPROVED).encode("utf-16"),
+        b"\xef\xbb\xbf" + json.dumps(APPROVED).encode(),
         b'{"approved": true, "state": "approved", "detail": "\xff"}',
         b"[" * 100_000,
     ],
@@ -676,7 +675,7 @@ async def test_the_example_approves_and_refuses(tmp_path):
             [("y", Allowed("push")), ("n", Denied("denied")), ("f", Denied("fraud")), ("what?", Denied("denied"))], 1
         ):
             waiting = await webhook.start(PROMPT)
-            assert example.shown() == f"{number} alice wants to sign in to vpn from 192.0.2.1"
+            assert example.shown() == f"{number} 'alice' wants to sign in to vpn from 192.0.2.1"
             example.press("nonsense")
             example.press("99 y")
             example.press(f"{number} {key}")

@@ -1,7 +1,7 @@
 """Duo's Auth API v2 on loopback: strict about all that a client sends, and false on demand.
 
     async with Duo(tmp_path) as duo:                 # or `with Duo(...)`, in a thread: see fakes.web
-        table = {"kind": "duo", **duo.settings()}
+        table = duo.settings()
         duo.owner = "deny"                           # what "pushed" people press, `duo.after` seconds later
         duo.forge = lambda path, envelope: ...       # another envelope, or (status, envelope)
         duo.web.disturb("slow", path="/auth/v2/preauth")
@@ -118,6 +118,7 @@ class Duo:
 
     def settings(self):
         return {
+            "kind": "duo",
             "api_host": f"{self.web.host}:{self.web.port}",
             "integration_key": IKEY,
             "secret_key": SKEY,

@@ -112,7 +112,11 @@ class Entra:
             return 401, {"WWW-Authenticate": "Bearer"}, b""
         text = self._begin(request) if operation.startswith("Begin") else self._end(request)
         body = self.forge(operation, text)
-        return 200, {"Content-Type": "application/xml; charset=utf-8"}, body if isinstance(body, bytes) else body.encode()
+        return (
+            200,
+            {"Content-Type": "application/xml; charset=utf-8"},
+            body if isinstance(body, bytes) else body.encode(),
+        )
 
     # -- tokens
 
@@ -128,12 +132,19 @@ class Entra:
         wrong = self.refuse or (700016 if form.pop("client_id") != self.client else self._credential(form, request))
         if wrong:
             text = f"AADSTS{wrong}: It is wrong. Trace ID: 6f1d8a52"
-            answer = {"error": "invalid_client", "error_description": text, "error_codes": [wrong], "trace_id": "6f1d8a52"}
+            answer = {
+                "error": "invalid_client",
+                "error_description": text,
+                "error_codes": [wrong],
+                "trace_id": "6f1d8a52",
+            }
             return as_json(answer, 401)
         token = f"eyJ0.{secrets.token_urlsafe(30)}.sig"
         self.tokens[token] = self.now() + self.token_seconds
         seconds = self.token_seconds if self.oauth == "v2" else str(self.token_seconds)
-        return as_json({"token_type": "Bearer", "expires_in": seconds, "access_token": token, "resource": self.resource})
+        return as_json(
+            {"token_type": "Bearer", "expires_in": seconds, "access_token": token, "resource": self.resource}
+        )
 
     def _credential(self, form, request):
         """The error of what the client shows, if it has one."""
@@ -191,7 +202,9 @@ class Entra:
             return self._begun("AuthenticationMethodNotConfigured", name)
         session = f"{secrets.token_hex(4)}-{secrets.token_hex(2)}"
         presses = list(user.presses)
-        self.sessions[session] = Session(name, asked["ContextId"].text, method, self.now() + self.session_seconds, presses)
+        self.sessions[session] = Session(
+            name, asked["ContextId"].text, method, self.now() + self.session_seconds, presses
+        )
         authenticated = None
         if asked["SyncCall"].text == "true":
             authenticated = "challenge" if method in CODES else "true"

@@ -64,9 +64,15 @@ class Radius(asyncio.DatagramProtocol):
         if kind is None:
             assert not self.mistakes
 
-    def gone(self):
+    async def has_asked(self, number):
+        """Until so many requests have come."""
+        while len(self.asked) < number:  # noqa: ASYNC110 - it is the loop's own next round that brings them
+            await asyncio.sleep(0)
+
+    async def gone(self):
         """From now on ICMP says that nobody is there."""
         self.transport.close()
+        await asyncio.sleep(0.01)  # it is closed in one of the loop's next rounds
 
     def datagram_received(self, octets, source):
         try:
@@ -127,12 +133,8 @@ class Radius(asyncio.DatagramProtocol):
 
     def _spoilt(self, asked, code, attributes, forge):
         identifier, authenticator, secret, signer = asked.identifier, asked.authenticator, self.secret, self.secret
-        if forge == "replayed":  # what was right for the last request
-            return self._last_reply
-        if forge == "garbage":
-            return b"\x02garbage"
-        if forge == "empty":
-            return b""
+        if forge in {"replayed", "garbage", "octet"}:  # the first was right for the last request
+            return {"replayed": self._last_reply, "garbage": b"\x02garbage", "octet": b"\x02"}[forge]
         if forge == "other-id":
             identifier ^= 1
         if forge == "other-code":
@@ -148,22 +150,22 @@ class Radius(asyncio.DatagramProtocol):
         octets = signed(code, identifier, authenticator, attributes, secret, signer, ma=forge != "no-ma")
         if forge == "wrong-authenticator":
             octets = octets[:4] + bytes(16) + octets[20:]
-        if forge == "changed-code":  # a rejection made an acceptance on its way
+        elif forge == "changed-code":  # a rejection made an acceptance on its way
             octets = bytes([ACCEPT]) + signed(REJECT, identifier, authenticator, attributes, secret, signer)[1:]
-        if forge == "shortened":
+        elif forge == "shortened":
             octets = octets[:-4]
-        if not forge:
+        elif not forge:
             self._last_reply = octets
         return octets
 
 
 FORGERIES = (
     "no-ma", "wrong-ma", "wrong-authenticator", "other-id", "other-code", "other-secret", "other-request", "changed-code",
-    "proxy-state", "shortened", "garbage", "empty", "replayed",
+    "proxy-state", "shortened", "garbage", "octet", "replayed",
 )  # fmt: skip
 
 
-def signed(code, identifier, authenticator, attributes, secret, signer, *, ma=True):
+def signed(code, identifier, authenticator, attributes, secret, signer, *, ma=True):  # noqa: PLR0917 - in the packet's order
     """A reply: RFC 2865 section 3, with RFC 3579 section 3.2's attribute made by the secret `signer`."""
     values = b"".join(bytes([kind, 2 + len(value)]) + value for kind, value in attributes)
     length = 20 + len(values) + 18 * ma

@@ -281,7 +281,7 @@ class Web:
             case "broken":
                 return None
             case "cut" | "nonsense" as kind:
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{" if kind == "cut" else b"220 smtp ready\r\n")
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{" if kind == "cut" else b"220 smtp ready\r\n\r\n")
                 await writer.drain()
                 return None
             case "status":

@@ -42,14 +42,14 @@ def sign(secret, direction, action, stamps, body):
 class Approvals(Web):
     """`asked` are (action, transaction, body) of what came in; `polled` is set by the first poll.
 
-    `hold`: whether polls are held as long as they allow.
+    `hold`: for how many seconds a poll is held that has nothing to say.
     """
 
     def __init__(self, directory, *, secret=SECRET, now=time.time, **how):
         super().__init__(directory, self._reply, **how)
         self.secret, self.now = secret, now
         self.says, self.forge = {}, lambda answer: answer
-        self.asked, self.polled, self.hold = [], asyncio.Event(), False
+        self.asked, self.polled, self.hold = [], asyncio.Event(), 0
         self._nonces, self._open = set(), set()
 
     @property
@@ -69,8 +69,8 @@ class Approvals(Web):
         says = self.says.get(action, {"ok": True} if action == "health" else PENDING)
         if isinstance(says, list):
             says = says.pop(0) if len(says) > 1 else says[0]
-        if self.hold and action == "poll" and says == PENDING:
-            await asyncio.sleep(question["seconds"])
+        if action == "poll" and says == PENDING:
+            await asyncio.sleep(self.hold)
         answer = self.forge(
             {
                 "status": 200,

@@ -191,7 +191,7 @@ def test_hints_are_forgotten_in_time_and_bounded(monkeypatch):
         (DirectoryDown("x"), "directory-down"),
         (StoreDown("x"), "store-down"),
         (CannotIdentify("x"), "no-identity"),
-        (FactorDown("x"), "broken"),
+        (FactorDown("x"), "factor-down"),
         (SealBroken("x"), "store-down"),
         (ConfigError(["x"]), "broken"),
         (ValueError("secret: x"), "bug"),
