@@ -17,9 +17,7 @@ MARK = "<!-- Made by docs/attacks.py from the names of the tests: do not edit be
 _NUMBER = re.compile(r"(?<![A-Za-z0-9])[Aa](\d\d)(?![0-9])")
 #: What the tests of an attack leave open, in words.
 PARTLY = {
-    "A09": "approvals that come late belong to a later release",
     "A27": "the name forms that Samba does not take are not tried on a real Active Directory",
-    "A35": "only that such accounts are refused alike; there are no prompts yet",
 }
 
 

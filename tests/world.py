@@ -631,7 +631,7 @@ class World:
         while sum(link.serve() for link in self.directory.served):
             pass
 
-    async def until(self, condition, seconds=30.0):
+    async def until(self, condition, seconds=4.0):
         """Let everything run, but the clock, until `condition`."""
         limit = time.monotonic() + seconds
         while not condition():

@@ -16,9 +16,13 @@ import asyncio
 import json
 import logging
 import ssl
-from collections.abc import AsyncIterator, Collection, Mapping
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import httpx
@@ -81,9 +85,11 @@ class Http:
             for logger in ("httpx", "httpcore"):  # they would log URLs, and httpcore headers too
                 logging.getLogger(logger).setLevel(logging.WARNING)
             self._opened = httpx.AsyncClient(
-                transport=Shards(context, table.proxy, table.connections),
+                transport=Connections(context, table.proxy, table.connections),
                 trust_env=False,
                 follow_redirects=False,
+                # one user's session must not become another's
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                 headers={"User-Agent": f"ldapmfa/{__version__}"},
             )
         return self._opened
@@ -180,73 +186,73 @@ class Http:
             await opened.aclose()
 
 
-class Shards(httpx.AsyncBaseTransport):
-    """Connections in pools of `SIZE`, the first of which with room takes a request; `connections` of them in all.
+class Connections(httpx.AsyncBaseTransport):
+    """Up to `limit` connections, each in a pool of its own; the one that was used last is used next.
 
-    A pool looks at all its connections whenever a request begins or ends, and httpcore's closes a connection after each
-    request as soon as more are in use than may be kept: thousands of users who are asked at once need it like this.
+    httpcore's pool looks at all its connections whenever a request begins or ends, for each idle one at all of them
+    again, and keeps none while many are in use: a thousand users who are asked at once would stop the process.
     """
 
-    SIZE: Final = 50
-
-    def __init__(self, context: ssl.SSLContext, proxy: str | None, connections: int) -> None:
+    def __init__(self, context: ssl.SSLContext, proxy: str | None, limit: int) -> None:
         self._context = context
         self._proxy = proxy
-        self._left = connections
-        self._pools: list[_Pool] = []
+        self._room = asyncio.Semaphore(limit)
+        self._closed = False
+        self._free: deque[tuple[float, httpx.AsyncHTTPTransport]] = deque()  # since when; the oldest first
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request` by the pool that is most likely to have a connection for it."""
-        pool = next((pool for pool in self._pools if pool.used < pool.size), None) or self._new()
-        pool.used += 1
+        """Send `request` on a connection of its own; PoolTimeout: all were in use for as long as it may take."""
         try:
-            answer = await pool.transport.handle_async_request(request)
+            async with asyncio.timeout(request.extensions["timeout"]["pool"]):
+                await self._room.acquire()
+        except TimeoutError:
+            raise httpx.PoolTimeout("", request=request) from None
+        connection = self._free.pop()[1] if self._free else self._new()
+        try:
+            answer = await connection.handle_async_request(request)
         except BaseException:
-            pool.used -= 1
+            await self._release(connection)
             raise
-        answer.stream = _Stream(cast("httpx.AsyncByteStream", answer.stream), pool)
+        answer.stream = _Stream(cast("httpx.AsyncByteStream", answer.stream), partial(self._release, connection))
         return answer
 
-    def _new(self) -> _Pool:
-        """Another pool, or where no more are allowed the one with the shortest queue."""
-        size = min(self.SIZE, self._left)
-        if not size:
-            return min(self._pools, key=lambda pool: pool.used / pool.size)
-        self._left -= size
-        limits = httpx.Limits(max_connections=size, max_keepalive_connections=size, keepalive_expiry=KEPT_SECONDS)
-        transport = httpx.AsyncHTTPTransport(verify=self._context, proxy=self._proxy, trust_env=False, limits=limits)
-        self._pools.append(_Pool(transport, size))
-        return self._pools[-1]
+    def _new(self) -> httpx.AsyncHTTPTransport:
+        limits = httpx.Limits(max_connections=1, keepalive_expiry=KEPT_SECONDS)
+        return httpx.AsyncHTTPTransport(verify=self._context, proxy=self._proxy, trust_env=False, limits=limits)
+
+    async def _release(self, connection: httpx.AsyncHTTPTransport) -> None:
+        """Keep the connection for the next request, and close those for which there was none."""
+        now = time.monotonic()
+        self._free.append((now, connection))
+        self._room.release()
+        while self._free and (self._closed or self._free[0][0] < now - KEPT_SECONDS):
+            await self._free.popleft()[1].aclose()
 
     async def aclose(self) -> None:
-        """Close all connections."""
-        for pool in self._pools:
-            await pool.transport.aclose()
-
-
-@dataclass(slots=True)
-class _Pool:
-    transport: httpx.AsyncHTTPTransport
-    size: int
-    used: int = 0
+        """Close the connections, those that are in use as soon as they are not."""
+        self._closed = True
+        while self._free:
+            await self._free.pop()[1].aclose()
 
 
 class _Stream(httpx.AsyncByteStream):
-    """The body of an answer, which counts as a used connection until it is closed."""
+    """The body of an answer, whose connection is in use until it is closed."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, pool: _Pool) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, release: Callable[[], Awaitable[None]]) -> None:
         self._stream = stream
-        self._pool: _Pool | None = pool
+        self._release: Callable[[], Awaitable[None]] | None = release
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for part in self._stream:
             yield part
 
     async def aclose(self) -> None:
-        if self._pool:
-            self._pool.used -= 1
-            self._pool = None
-        await self._stream.aclose()
+        release, self._release = self._release, None
+        try:
+            await self._stream.aclose()
+        finally:
+            if release:
+                await release()
 
 
 def _is_tls(error: BaseException) -> bool:

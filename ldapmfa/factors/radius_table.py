@@ -89,8 +89,8 @@ class RadiusTable(ServiceTable):
     retries: Annotated[Whole, Field(ge=0, le=10)] = 1
     """How often a request is sent again. A user who is asked is waited for all the same."""
     challenge_seconds: Annotated[Number, Field(gt=0, le=60)] = 3
-    """Seconds within which a server that wants a code says so; later it is too late to tell the user. (A user who asked
-    for sms is given response_timeout.)"""
+    """Seconds within which a server that wants a code says so; later it is too late to tell the user. For a user who
+    asked for sms it is response_timeout."""
     status_server: Flag = False
     """Whether the server answers Status-Server (RFC 5997), by which its health is then tried. FreeRADIUS can, NPS
     can't."""

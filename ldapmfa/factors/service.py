@@ -96,9 +96,20 @@ class Service(Protocol):
     """A service that verifies second factors. `table` is its settings, an instance of `Table`."""
 
     Table: ClassVar[type[ServiceTable]]
-    methods: ClassVar[Sequence[str]]  #: what `start` can be asked for besides ""; such as push, phone, sms
-    takes_codes: ClassVar[bool]  #: whether `verify` can be asked without a `CodeSent`
-    wants_password: bool  #: whether it must see the password that the directory accepted
+    @property
+    def methods(self) -> Sequence[str]:
+        """What `start` can be asked for besides "": push, phone, sms ...; none if nobody can be asked."""
+        ...
+
+    @property
+    def takes_codes(self) -> bool:
+        """Whether `verify` can be asked without a `CodeSent`."""
+        ...
+
+    @property
+    def wants_password(self) -> bool:
+        """Whether it must see the password that the directory accepted."""
+        ...
 
     def __init__(self, table: Any, tools: Tools) -> None: ...
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from ldapmfa import config
 from ldapmfa.cli import root
 from ldapmfa.cli.reasons import REASONS
+from ldapmfa.config.plugins import own_tables
 from ldapmfa.core import session
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,7 +110,13 @@ def test_every_setting_is_in_the_reference():
     missing = [
         f"{heading}.{name}"
         for heading, name in tables(config.Config, "")
-        if heading and not heading.startswith("directories") and f"| `{name}` |" not in sections.get(heading, "")
+        if heading and not heading.startswith(("directories", "factors")) and f"| `{name}` |" not in sections.get(heading, "")
+    ]
+    missing += [
+        f"factors.{kind}.{name}"
+        for kind, table in own_tables().items()
+        for name in table.model_fields
+        if f"| `{name}` |" not in sections.get(f"factors.{kind}", "")
     ]
     assert not missing
     assert set(config.Config.model_fields) <= {heading.partition(".")[0] for heading in sections}

@@ -235,17 +235,19 @@ async def test_a_user_whom_entra_does_not_know_is_not_enrolled(tmp_path):
 async def test_nobody_waits_longer_than_an_answer_is_of_use(tmp_path):
     async with service(tmp_path) as run:
         run.alice.presses = [PENDING]
-        answer = await asked(run, "push", seconds=0.1)
+        async with asyncio.timeout(10):
+            answer = await asked(run, "push", seconds=0.1)
         assert (type(answer), answer.why) == (Denied, "no-answer")
 
 
 async def test_a_poll_that_hangs_does_not_prolong_the_wait(tmp_path):
     async with service(tmp_path) as run:
         run.web.disturb("slow", path=END)
-        answer = await asked(run, "push", seconds=0.2)
-        assert answer.why == "no-answer"
-        answer = await run.it.verify(prompt(seconds=0.2), Secret(b"123456"), None)
-        assert answer.why == "no-answer"
+        async with asyncio.timeout(8):  # less than response_timeout
+            answer = await asked(run, "push", seconds=0.2)
+            assert answer.why == "no-answer"
+            answer = await run.it.verify(prompt(seconds=0.2), Secret(b"123456"), None)
+            assert answer.why == "no-answer"
 
 
 async def test_a_code_that_is_still_looked_at_is_shown_again(tmp_path):

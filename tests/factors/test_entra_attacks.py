@@ -7,6 +7,7 @@ from fakes.web import Web, nobody
 
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import FactorDown, FactorUnreachable
+from ldapmfa.factors import entra_xml
 from ldapmfa.factors.service import Allowed, CodeSent, Denied
 
 # -- A24: what is an outage
@@ -149,6 +150,29 @@ async def test_A25_only_a_plain_yes_to_this_question_is_one(tmp_path, name):
                 assert not isinstance(error, FactorUnreachable)  # noqa: PT017 - either way is right
             else:
                 assert isinstance(answer, Denied)
+
+
+def test_A25_only_success_with_true_is_a_yes():
+    def outcome(value, authenticated):
+        try:
+            return entra_xml.Answer(value, authenticated).outcome()
+        except ValueError:
+            return None
+
+    values = ["Success", PENDING, "SMSSent", *entra_xml.REFUSALS, *entra_xml.FAILURES, "SomethingNew"]
+    every = [(value, said) for value in values for said in ("true", "false", "challenge", None)]
+    assert [pair for pair in every if outcome(*pair) == "allowed"] == [("Success", "true")]
+    assert outcome("Success", "false") == Denied("denied", "Success, not authenticated")
+    assert outcome(PENDING, "true") is outcome("SMSSent", "true") is None
+    assert (outcome(PENDING, "false"), outcome("SMSSent", "false")) == ("pending", "code")
+    assert {outcome(value, "challenge") for value in ("Success", PENDING, "SMSSent")} == {"code"}
+
+
+async def test_A25_a_success_that_does_not_say_of_what_ends_the_wait(tmp_path):
+    async with service(tmp_path) as run:
+        run.fake.forge = lambda operation, text: text.replace(TRUE, "") if operation.startswith("End") else text
+        await down(asked(run, "push"))
+        await down(run.it.verify(prompt(), Secret(b"123456"), None))
 
 
 async def test_A25_a_yes_may_come_with_a_mark_and_an_encoding(tmp_path):

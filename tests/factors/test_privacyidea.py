@@ -294,6 +294,18 @@ async def test_a_push_whose_code_is_shown_by_the_phone(tmp_path):
         assert await bench.verify("42", sent) == Allowed("push")
 
 
+@pytest.mark.parametrize("said", ["CHALLENGE", "DECLINED"])
+async def test_a_check_that_wants_another_step_is_no_yes(tmp_path, said):
+    """A PIN of digits, or a token that must be enrolled in between; older servers show it by a transaction."""
+    async with privacyidea(tmp_path) as bench:
+        more = {"message": "enter the next one", "transaction_id": "1" * 20}
+        bench.fake.forge["/validate/check"] = lambda answer: bench.fake.ok(False, said, more)[1]
+        why = {"CHALLENGE": "wrong-code", "DECLINED": "denied"}[said]
+        assert (await bench.verify("123456")).why == why
+        bench.fake.old = True
+        assert (await bench.verify("123456")).why == "wrong-code"
+
+
 @pytest.mark.parametrize(
     ("message", "why"),
     [
@@ -371,6 +383,22 @@ async def test_a_log_in_that_is_of_no_use(tmp_path, change, text):
         with down(FactorDown, text):
             await bench.service.start(prompt())
         assert "/validate/triggerchallenge" not in bench.fake.asked
+
+
+async def test_an_administrator_has_a_realm(tmp_path):
+    async with privacyidea(tmp_path, admin_realm="service") as bench:
+        await bench.service.health()
+        assert bench.fake.web.requests[-1].form() == {"username": ADMIN, "password": PASSWORD, "realm": "service"}
+
+
+@pytest.mark.parametrize("path", ["/auth", "/auth/rights"])
+async def test_an_administrator_that_a_policy_refuses(tmp_path, path):
+    given = {"admin": None, "password": None, "token": "eyJ.given.token"} if path == "/auth/rights" else {}
+    async with privacyidea(tmp_path, **given) as bench:
+        body = json.dumps(error(403, 303, "not from here")[1]).encode()
+        bench.fake.web.disturb("status", status=403, body=body, path=path)
+        with down(FactorDown, "303: not from here"):
+            await bench.service.health()
 
 
 async def test_a_token_instead_of_an_administrator(tmp_path):

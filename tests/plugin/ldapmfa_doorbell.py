@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, cast
 from pydantic import Field, SecretStr
 
 from ldapmfa.audit import printable
-from ldapmfa.config import ServiceTable
+from ldapmfa.config import HttpTable, ServiceTable
 from ldapmfa.config.values import File, Text
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import FactorDown, FactorUnreachable
@@ -24,7 +24,7 @@ from ldapmfa.factors.service import Allowed, Answer, CodeSent, Denied, Prompt, S
 PAUSE = 1.0  # seconds between two looks at the buttons
 
 
-class DoorbellTable(ServiceTable):
+class DoorbellTable(HttpTable):
     """A bell on the desk of each user."""
 
     url: Annotated[Text, Field(pattern="^https://", examples=["https://bells.example.com"])]

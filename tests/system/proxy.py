@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -56,13 +57,17 @@ class Token:
 
 @dataclass
 class Proxy:
-    """A running proxy before `directory`; `extra` is TOML appended to its configuration."""
+    """A running proxy before `directory`; `extra` is TOML appended to its configuration.
+
+    `services` are tables [factors.NAME], as a fake's `settings` are.
+    """
 
     directory: object
     path: Path
     listen: dict = field(default_factory=dict)
     to_directory: str | None = None
     login: str = 'factors = ["hotp", "totp", "recovery"]'
+    services: dict = field(default_factory=dict)
     extra: str = ""
     exempt: str | None = None
     service: bool = False
@@ -94,6 +99,8 @@ class Proxy:
         if self.workers > 1:
             tables += ["[service]", f"workers = {self.workers}"]
         tables += ["[store]", 'url = "sqlite:///state.db"', 'key_file = "store.key"', "[login]", self.login]
+        for name, table in self.services.items():
+            tables += [f"[factors.{name}]", *(f"{key} = {json.dumps(value, default=str)}" for key, value in table.items())]
         exempt = self.exempt or self.directory.user("svc-app").dn
         tables += ["[[exempt]]", f"account = {json.dumps(exempt)}", 'networks = ["127.0.0.0/8"]', self.extra]
         self.config = self.path / "ldapmfa.toml"
@@ -134,6 +141,14 @@ class Proxy:
         return f"ldap://{self.host}:{self.port}"
 
     # -- what the administrator does
+
+    def command(self, *words, stdin="", timeout=60):
+        """The end of an `ldapmfa` command with this proxy's configuration."""
+        argv = [sys.executable, "-m", "ldapmfa", "--config", self.config, *words]
+        environment = {**os.environ, "PYTHONPATH": self.python_path}
+        return subprocess.run(
+            argv, input=stdin, capture_output=True, text=True, timeout=timeout, env=environment, cwd=self.path
+        )
 
     def with_store(self, work):
         """Run the coroutine function `work` on the proxy's own store, from outside."""

@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 import hashlib
+import os
+import subprocess
+import sys
 import time
 
 import pyotp
@@ -17,6 +20,7 @@ from ldapmfa.errors import FactorDown
 from ldapmfa.factors import privacyidea
 from ldapmfa.factors.hotp import base32
 from ldapmfa.factors.service import Allowed, CodeSent, Denied, Prompt, Tools, Waiting
+from ldapmfa.store.seal import Seal
 
 pytestmark = pytest.mark.xdist_group("privacyidea")
 
@@ -286,3 +290,30 @@ async def test_a_stranger_s_certificate_is_not_accepted(server, tmp_path):
     async with talking_to(server, ca_file=make_certificates(tmp_path)) as bench:
         with pytest.raises(FactorDown, match="certificate"):
             await bench.verify(asking("alice"), "123456")
+
+
+# -- as an administrator tries it
+
+
+def test_the_command_that_tries_a_service(server, tmp_path):
+    secret = server.totp("erin")
+    Seal.create(tmp_path / "store.key", entropy=os.urandom)
+    (tmp_path / "privacyidea.password").write_text(f"{PASSWORDS[SERVICE]}\n")
+    (tmp_path / "ldapmfa.toml").write_text(
+        '[[listen]]\nendpoint = "tcp:3890:interface=127.0.0.1"\ntls = "none"\n'
+        '[directory]\nuris = ["ldap://127.0.0.1:389"]\n[store]\nurl = "sqlite:///state.db"\nkey_file = "store.key"\n'
+        f'[login]\nfactors = ["privacyidea"]\n[factors.privacyidea]\nurl = "{server.url}"\nca_file = "{server.ca_file}"\n'
+        f'admin = "{SERVICE}"\npassword_file = "privacyidea.password"\n'
+    )
+
+    def run(*words):
+        argv = [sys.executable, "-m", "ldapmfa", "factor", "test", "privacyidea", "--config", tmp_path / "ldapmfa.toml"]
+        return subprocess.run([*argv, *words], capture_output=True, text=True, timeout=60)
+
+    now = code(secret)
+    done = run("--user", "erin", "--code", now)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"privacyIDEA 3.14, logged in as {SERVICE}" in done.stdout
+    again = run("--user", "erin", "--code", now)
+    assert (again.returncode, "previous otp used again" in again.stdout) == (1, True), again.stdout + again.stderr
+    assert not [word for word in (now, PASSWORDS[SERVICE], "eyJ") if word in done.stdout + again.stdout]

@@ -134,7 +134,7 @@ def proxy(server, slapd, tmp_path_factory):
         "[factors.radius]", f'servers = ["{server.server}"]', f'secret = "{SECRET}"', "status_server = true",
         "challenge_seconds = 0.5",
     ])  # fmt: skip
-    login = 'factors = ["radius"]\ncode_style = "delimiter"'
+    login = 'factors = ["radius"]\ncode = "delimiter"'
     with Proxy(slapd, tmp_path_factory.mktemp("proxy"), login=login, extra=extra) as running:
         yield running
 

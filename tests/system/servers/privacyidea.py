@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import ssl
 import subprocess
 import sys
@@ -101,6 +102,9 @@ class PrivacyIdea:
             run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"privacyidea=={VERSION}"], log)
         except (StartError, subprocess.SubprocessError) as error:
             unavailable(f"privacyIDEA {VERSION} can't be installed from the package index: {error}")
+        # three hundred megabytes of web interface
+        for pages in tree.glob("venv/lib/python*/site-packages/privacyidea/static*"):
+            shutil.rmtree(pages)
         instance = tree / "instance"
         instance.mkdir()
         (instance / "pi.cfg").write_text(CONFIGURATION)
