@@ -539,7 +539,7 @@ class World:
 
     async def worker(self, **changes):
         """Another process of this proxy: the same accounts, clock, services and file, a store of its own."""
-        same = {name: getattr(self, name) for name in ("policy", "settings", "owner", "others", "table", "terms")}
+        same = {name: getattr(self, name) for name in ("rules", "policy", "settings", "owner", "others", "table", "terms")}
         other = World(self.path, **{**same, "deadline": self.deadline, **changes})
         other.clock = other.directory._reactor = self.clock
         other.directory.passwords, other.directory.uuids = self.directory.passwords, self.directory.uuids
@@ -631,7 +631,7 @@ class World:
         while sum(link.serve() for link in self.directory.served):
             pass
 
-    async def until(self, condition, seconds=4.0):
+    async def until(self, condition, seconds=30.0):
         """Let everything run, but the clock, until `condition`."""
         limit = time.monotonic() + seconds
         while not condition():
@@ -683,7 +683,11 @@ class World:
     async def close(self):
         for front in tuple(self.clients):
             front.transport.cut()
+        for _ in range(10):  # whoever leaves takes questions back
+            await asyncio.sleep(0)
         while self.tasks:
+            for task in tuple(self.tasks):
+                task.cancel()
             await asyncio.wait(set(self.tasks))
         for worker in self.workers:
             await worker.close()

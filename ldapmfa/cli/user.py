@@ -135,6 +135,7 @@ def _show_details(found: Details) -> None:
         say(f"  last login         {local(account.last_login)}")
         say(f"  locked until       {local(account.locked_until, 'not locked')}")
         say(f"  wrong codes        {account.wrong_codes} in a row")
+        say(f"  asked by           {account.method or 'as the configuration says'}")
     if found.factors:
         table(("factor", "label", "parameters", "created", "last used", "factor id"), map(factor_cells, found.factors))
     elif account:

@@ -52,11 +52,13 @@ class Exempt:
 class Recall:
     """What the store remembers of a typed name.
 
-    `codeless`: the last success under this name needed no code; `enrolled`: an account of that name has a factor;
+    `codeless`: the last success under this name needed no code, though what was typed may have looked like one;
+    `coded`: it did need one, or what was typed did not look like one; `enrolled`: an account of that name has a factor;
     `pending`: an enrolment waits for one.
     """
 
     codeless: bool = False
+    coded: bool = False
     enrolled: bool = False
     pending: bool = False
 
@@ -158,7 +160,7 @@ class Policy:
             return "cut" if self._of(directory) and refused == "whole" else "whole"
         if self.unenrolled == "refuse" and not self._of(directory):
             return "cut"
-        first: Shape = "cut" if marked and self._of(directory) else "whole"
+        first: Shape = "cut" if (marked or recall.coded) and self._of(directory) else "whole"
         if refused != first:
             return first
         return "whole" if first == "cut" else "cut"

@@ -2,8 +2,8 @@
 
 A factor is found by its entry point in the group `ldapmfa.factors` (ours use the same door as strangers') and
 constructed without side effects. What a service must be able to do is said in `service`. A code factor computes and
-holds nothing open; it never decides that a code is accepted: the store burns what `match` names, in one atomic call, and
-says who was first.
+holds nothing open; it never decides that a code is accepted: the store burns what `match` names, in one atomic call,
+and says who was first.
 """
 
 from __future__ import annotations

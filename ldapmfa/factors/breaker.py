@@ -72,10 +72,17 @@ class Guarded:
         """As `Service.cancel`."""
         await self.service.cancel(prompt, waiting)
 
-    def may_open(self) -> bool:
-        """Whether the outage has not lasted too long to let people in."""
+    async def may_open(self) -> bool:
+        """Whether the service's own health says that it can't be reached either, and that not for too long.
+
+        One request that found nobody may be our own fault, or the network's, for a moment.
+        """
         since = self._unreachable_since
-        return since is not None and self._clock() - since <= self.table.fail_open_minutes * 60
+        if since is None or self._clock() - since > self.table.fail_open_minutes * 60:
+            return False
+        if self.state == "closed":
+            await self._look()
+        return self._outage
 
     async def _through(self, call: Callable[[], Awaitable[Value]]) -> Value:
         if self.state == "open" or (self.state == "trial" and self._trying):
@@ -99,29 +106,42 @@ class Guarded:
 
     def _failed(self, error: FactorDown) -> None:
         self._failures += 1
-        if isinstance(error, FactorUnreachable) and self._unreachable_since is None:
-            self._unreachable_since = self._clock()
+        self._note_outage(error)
         if self.state == "open":
             return  # of those that were under way when it opened
         if self.state == "trial" or error.retry_after is not None or self._failures >= self.table.failures:
+            # well by its own account, but not for a login: the next one tries it in a while, not each in turn
+            before_trial = self.table.probe_seconds if self.state == "trial" else 0.0
             self.state, self._outage = "open", False
             self._says(self.name, "open", str(error))
-            self._keep(self._probe(min(error.retry_after or 0.0, REST)))
+            self._keep(self._probe(min(error.retry_after or 0.0, REST), before_trial))
 
-    async def _probe(self, rest: float) -> None:
-        """Ask for its health until it is well."""
+    def _note_outage(self, error: Exception) -> None:
+        if isinstance(error, FactorUnreachable) and self._unreachable_since is None:
+            self._unreachable_since = self._clock()
+
+    async def _probe(self, rest: float, before_trial: float) -> None:
+        """Ask for its health until it is well, and `before_trial` seconds later let a login try it."""
         table = self.table
         while True:
             if rest > 0:
                 await self._sleep(rest)
-            try:
-                async with asyncio.timeout(table.connect_timeout + 2 * table.response_timeout):
-                    await self.service.health()
-            except (FactorDown, TimeoutError) as error:
-                self._outage = isinstance(error, FactorUnreachable)
-                rest = max(table.probe_seconds, min(getattr(error, "retry_after", None) or 0.0, REST))
-            except Exception:  # noqa: BLE001 - a plug-in's bug must not leave the breaker open for ever
-                self._outage, rest = False, table.probe_seconds
-            else:
-                self.state, self._outage = "trial", False
+            error = await self._look()
+            if error is None:
+                if before_trial > 0:
+                    await self._sleep(before_trial)
+                self.state = "trial"
                 return
+            rest = max(table.probe_seconds, min(getattr(error, "retry_after", None) or 0.0, REST))
+
+    async def _look(self) -> Exception | None:
+        """What is wrong with its health; whether that is an outage is kept."""
+        try:
+            async with asyncio.timeout(self.table.connect_timeout + 2 * self.table.response_timeout):
+                await self.service.health()
+        except Exception as error:  # noqa: BLE001 - a plug-in's bug must not leave the breaker open for ever
+            self._outage = isinstance(error, FactorUnreachable)
+            self._note_outage(error)
+            return error
+        self._outage = False
+        return None

@@ -19,10 +19,11 @@ import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import httpx
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 LARGEST: Final = 1 << 20
 #: Seconds for which a connection is kept although nobody uses it.
 KEPT_SECONDS: Final = 30.0
+#: Seconds for which a request waits for its turn, if all connections are in use or too many are being opened.
+TURN_SECONDS: Final = 60.0
+#: Connections that are opened at once: handshakes cost us milliseconds each, and must not look like an outage.
+OPENING: Final = 64
 #: How RemoteProtocolError begins where the connection was closed, rather than something said that is no HTTP.
 _CUT: Final = ("Server disconnected", "peer closed connection")
 #: What the ssl module raises, and is no mistake of TLS: more is waited for, or the connection is cut.
@@ -111,13 +116,18 @@ class Http:
         """
         table, name = self._table, self._name
         seconds = seconds or table.response_timeout
-        timeout = httpx.Timeout(seconds, connect=table.connect_timeout, pool=table.connect_timeout)
+        timeout = httpx.Timeout(seconds, connect=table.connect_timeout, pool=TURN_SECONDS)
         try:
             request = self._client().build_request(
                 method, url, headers=dict(headers or {}), content=body, timeout=timeout
             )
-            # httpx's own limit begins again with each octet that arrives
-            async with asyncio.timeout(seconds + 2 * table.connect_timeout):
+            async with asyncio.timeout(None) as limit:
+
+                def begun() -> None:
+                    # httpx's own limit begins again with each octet that arrives
+                    limit.reschedule(asyncio.get_running_loop().time() + table.connect_timeout + seconds)
+
+                request.extensions["begun"] = begun
                 answer = await self._client().send(request, stream=True)
                 try:
                     octets = await self._read(answer)
@@ -147,7 +157,7 @@ class Http:
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             return FactorUnreachable(f"{name}: can't be connected to ({type(error).__name__})")
         if isinstance(error, httpx.PoolTimeout):
-            return FactorDown(f"{name}: all {self._table.connections} connections are in use")
+            return FactorDown(f"{name}: no connection came free in time")
         if isinstance(error, httpx.TimeoutException):
             what = f"{name}: did not answer in time"
             return FactorUnreachable(what) if asks_nobody else FactorDown(what)
@@ -197,6 +207,7 @@ class Connections(httpx.AsyncBaseTransport):
         self._context = context
         self._proxy = proxy
         self._room = asyncio.Semaphore(limit)
+        self._opening = asyncio.Semaphore(OPENING)
         self._closed = False
         self._free: deque[tuple[float, httpx.AsyncHTTPTransport]] = deque()  # since when; the oldest first
 
@@ -204,17 +215,37 @@ class Connections(httpx.AsyncBaseTransport):
         """Send `request` on a connection of its own; PoolTimeout: all were in use for as long as it may take."""
         try:
             async with asyncio.timeout(request.extensions["timeout"]["pool"]):
-                await self._room.acquire()
+                connection, opening = await self._turn()
         except TimeoutError:
             raise httpx.PoolTimeout("", request=request) from None
-        connection = self._free.pop()[1] if self._free else self._new()
-        try:
-            answer = await connection.handle_async_request(request)
-        except BaseException:
-            await self._release(connection)
-            raise
+        with opening:
+
+            async def trace(event: str, _: object) -> None:
+                if event.endswith("send_request_headers.started"):
+                    opening.close()  # there is a connection
+
+            request.extensions["trace"] = trace
+            request.extensions["begun"]()
+            try:
+                answer = await connection.handle_async_request(request)
+            except BaseException:
+                await self._release(connection)
+                raise
         answer.stream = _Stream(cast("httpx.AsyncByteStream", answer.stream), partial(self._release, connection))
         return answer
+
+    async def _turn(self) -> tuple[httpx.AsyncHTTPTransport, ExitStack]:
+        """A connection, and what to close as soon as it is open."""
+        opening = ExitStack()
+        await self._room.acquire()
+        try:
+            if not self._free:
+                await self._opening.acquire()
+                opening.callback(self._opening.release)
+        except BaseException:
+            self._room.release()
+            raise
+        return self._free.pop()[1] if self._free else self._new(), opening
 
     def _new(self) -> httpx.AsyncHTTPTransport:
         limits = httpx.Limits(max_connections=1, keepalive_expiry=KEPT_SECONDS)

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import Annotated, Any, ClassVar, Final, cast
+from typing import Annotated, Any, ClassVar, Final, TypeVar, cast
 from urllib.parse import urlencode, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
@@ -42,8 +42,10 @@ from ldapmfa.factors.privacyidea_answers import (
 )
 from ldapmfa.factors.service import Answer, CodeSent, Denied, Prompt, Started, Tools, Waiting
 
-#: Seconds that are spent on taking a question back.
+#: Seconds that are spent on taking a question back, and on what is under way at the end.
 CANCEL_SECONDS: Final = 3.0
+CLOSE_SECONDS: Final = 1.0
+_T = TypeVar("_T")
 _UNAUTHORIZED: Final = 401
 #: Seconds that the two clocks may differ before it is told.
 _CLOCK: Final = 5.0
@@ -154,11 +156,12 @@ class PrivacyIdea:
         self._table = cast("PrivacyIdea.Table", table)
         self._tools = tools
         self._http = Http(NAME, self._table, tools)
-        self._password = self._table.secret_of("password")
+        self._password = _for_form(self._table.secret_of("password"), "password")
         self._api_key = _for_header(self._table.secret_of("api_key"), "api_key")
         self._fixed = _for_header(self._table.secret_of("token"), "token")
         self._session: Secret | None = None
         self._logging_in: asyncio.Task[Secret] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     # -- asking
 
@@ -291,14 +294,27 @@ class PrivacyIdea:
         *,
         asks_nobody: bool = False,
     ) -> Reply:
+        """A request, which ends by itself if nobody waits for it any more.
+
+        Cancelled while TLS is being agreed on, httpcore would leave its socket open.
+        """
         form = {"Content-Type": "application/x-www-form-urlencoded"} if fields else {}
-        return await self._http.send(
+        sending = self._http.send(
             method,
             self._table.url + path,
             headers={**headers, **form},
             body=urlencode(fields or {}).encode(),
             asks_nobody=asks_nobody,
         )
+        return await asyncio.shield(self._apart(sending))
+
+    def _apart(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        """`work` as a task of its own, of whose failure nobody need hear."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return task
 
     async def _as_admin(
         self, method: str, path: str, fields: Mapping[str, str] | None = None, *, asks_nobody: bool = False
@@ -316,9 +332,7 @@ class PrivacyIdea:
         if self._session is not None and self._session is not refused:
             return self._session
         if self._logging_in is None or self._logging_in.done():
-            self._logging_in = asyncio.create_task(self._log_in())
-            # nobody may be left to hear of a failure
-            self._logging_in.add_done_callback(lambda task: task.cancelled() or task.exception())
+            self._logging_in = self._apart(self._log_in())
         return await asyncio.shield(self._logging_in)
 
     async def _log_in(self) -> Secret:
@@ -356,8 +370,10 @@ class PrivacyIdea:
 
     async def close(self) -> None:
         """Let go of all connections."""
-        if self._logging_in:
-            self._logging_in.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS)
+        for task in self._tasks:
+            task.cancel()
         await self._http.close()
 
 
@@ -376,4 +392,12 @@ def _bearing(token: Secret) -> dict[str, str]:
 def _for_header(secret: Secret, name: str) -> Secret:
     if not re.fullmatch(rb"[!-~]*", secret.reveal()):
         raise ValueError(f"{name} holds characters that no key has")
+    return secret
+
+
+def _for_form(secret: Secret, name: str) -> Secret:
+    try:
+        secret.reveal().decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is not UTF-8") from None
     return secret

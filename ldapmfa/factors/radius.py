@@ -44,6 +44,8 @@ class Radius:
         secret = table.secret_of("secret")
         if not secret:
             raise ValueError("the RADIUS secret is empty")
+        # without {code} the server is asked as for a push, and may send or ask something before it wants the code
+        self.codes_ask = "{code}" not in table.password
         self.wants_password = any("{password}" in text for text in (table.push_password, table.password))
         self._table = table
         self._tools = tools

@@ -93,7 +93,11 @@ Answer = Allowed | Denied
 
 
 class Service(Protocol):
-    """A service that verifies second factors. `table` is its settings, an instance of `Table`."""
+    """A service that verifies second factors. `table` is its settings, an instance of `Table`.
+
+    One whose `verify` may itself ask the user, or send something, where nothing was sent before, says so by an
+    attribute `codes_ask` that is true: such a code counts as a prompt.
+    """
 
     Table: ClassVar[type[ServiceTable]]
     @property

@@ -38,6 +38,8 @@ SLACK: Final = 5.0
 CANCEL: Final = 5.0
 #: Seconds after which whoever shares a prompt looks again.
 LOOK: Final = 0.25
+#: Answers by which an owner, or a service, says that it may have been somebody else.
+SPOILING: Final = frozenset({"denied", "fraud", "locked-at-service"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,8 @@ class Asking:
         else:
             await self._cancelled(prompt, waiting)
         answer = answer or Denied("no-answer")
+        if isinstance(answer, Denied) and answer.why in SPOILING:
+            self._store.forget_reuse(prompt.identity.key)  # nobody else does, if the client has left
         await self._end(counts=True, answer=answer)
         _settle(self.answered, answer)
         return answer
@@ -241,23 +245,7 @@ class Inquiry:
         if prompt is None:
             return Answered(given=False, why="no-user-name")
         key, prompt_id = self.key(identity), self._entropy(16).hex()
-        beginning = asyncio.ensure_future(
-            self._store.begin_prompt(
-                identity,
-                prompt_id,
-                key,
-                seconds=seconds + 2 * SLACK + CANCEL + guarded.table.connect_timeout + guarded.table.response_timeout,
-                prompts=terms.prompts,
-                within=terms.prompt_seconds,
-                shares=terms.reuse_seconds > 0,
-                takes_over=terms.late_seconds > 0,
-            )
-        )
-        try:
-            begun = await asyncio.shield(beginning)
-        except asyncio.CancelledError:
-            self._keep(self._not_asked(identity.key, prompt_id, beginning))
-            raise
+        begun = await self._begun(identity, prompt_id, key, guarded, seconds)
         if begun == "shared":
             self._shared = identity.key, key
             return Asked(shared=True)
@@ -291,6 +279,29 @@ class Inquiry:
             case Waiting():
                 return Asked()
         raise FactorDown(f"{guarded.name}: the plug-in answered {type(started).__name__}")
+
+    async def _begun(
+        self, identity: Identity, prompt_id: str, key: str, guarded: Guarded, seconds: float, *, shares: bool = True
+    ) -> Begun:
+        """Open the question, if the terms allow it; where it `shares`, an equal one may stand for it."""
+        table, terms = guarded.table, self._terms
+        beginning = asyncio.ensure_future(
+            self._store.begin_prompt(
+                identity,
+                prompt_id,
+                key,
+                seconds=seconds + 2 * SLACK + CANCEL + table.connect_timeout + table.response_timeout,
+                prompts=terms.prompts,
+                within=terms.prompt_seconds,
+                shares=shares and terms.reuse_seconds > 0,
+                takes_over=shares and terms.late_seconds > 0,
+            )
+        )
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            self._keep(self._not_asked(identity.key, prompt_id, beginning))
+            raise
 
     async def _not_asked(self, account: str, prompt_id: str, beginning: asyncio.Future[Begun]) -> None:
         """The client left while the store opened the question: it may have done so all the same."""
@@ -333,10 +344,19 @@ class Inquiry:
             return Answered(given=False, why="no-user-name")
         kept = await self._store.sent(identity.key, self.place)
         sent = CodeSent(kept[1]) if kept and kept[0] == service else None
+        asks = sent is None and getattr(guarded.service, "codes_ask", False)
+        prompt_id = self._entropy(16).hex()
+        if asks:
+            begun = await self._begun(identity, prompt_id, self.key(identity), guarded, prompt.seconds, shares=False)
+            if begun != "begun":
+                return Answered(given=False, why=begun)
         try:
             answer = await guarded.verify(prompt, code, sent)
         except FactorUnreachable as error:
             return Unreachable(str(error))
+        finally:
+            if asks:
+                await asyncio.shield(self._keep(self._ended(identity.key, prompt_id)))
         if isinstance(answer, Allowed):
             if sent:
                 await self._store.forget_sent(identity.key)
@@ -346,6 +366,10 @@ class Inquiry:
                 await self._store.count_wrong_code(identity)
             return Answered(given=False, why=answer.why, detail=answer.detail)
         raise FactorDown(f"{service}: the plug-in answered {type(answer).__name__}")
+
+    async def _ended(self, account: str, prompt_id: str) -> None:
+        with suppress(StoreDown):  # it ends by itself
+            await self._store.end_prompt(account, prompt_id)
 
     def _prompt(self, identity: Identity, guarded: Guarded, password: Secret, seconds: float) -> Prompt | None:
         user = user_of(identity, guarded.table.username)

@@ -284,11 +284,11 @@ class Login:
             case AwaitApproval():
                 return await self._await_approval()
             case MayOpen(service):
-                return self._door.services[service].may_open()
+                return await self._timed(self._door.services[service].may_open())
             case Admit(identity, reason, kind):
                 success = self._event("accepted", reason, ldap.SUCCESS, "", "")
                 success = replace(success, factor=kind, factor_ms=self._factor_took)
-                codeless = reason in ("exempt", "password-only", "failed-open") or self._whole
+                codeless = reason in ("exempt", "password-only") or self._whole
                 grant = self._inquiry.grant(identity) if reason == "code" else None
                 await store.admit(identity, success, self._names, codeless=codeless, grant=grant)
                 self._recorded = success

@@ -160,8 +160,9 @@ class Store(Listings, Prompts):
             rows = await self._database.read(statements.RECALL, directory=directory, name=name, value=value, now=now)
         except BROKEN as error:
             raise down(error) from error
-        codeless, enrolled, pending = (any(column) for column in zip(*rows, strict=True)) if rows else (False,) * 3
-        return Recall(codeless=codeless, enrolled=enrolled, pending=pending)
+        columns = [any(column) for column in zip(*rows, strict=True)] if rows else [False] * 4
+        codeless, coded, enrolled, pending = columns
+        return Recall(codeless=codeless, coded=coded, enrolled=enrolled, pending=pending)
 
     async def status(self, identity: Identity) -> Status:
         """Whether `identity` has or could claim a factor, and whether it is locked."""

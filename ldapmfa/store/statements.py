@@ -17,6 +17,8 @@ from sqlalchemy import (
     false,
     func,
     insert,
+    literal_column,
+    not_,
     null,
     or_,
     select,
@@ -54,7 +56,7 @@ def adding(table: Table) -> Insert:
 
 
 def _recall() -> Statement:
-    """A row for all that a name is known by: whether its last success took no code, has a factor, has one that waits.
+    """A row for all that a name is known by: whether its last success took no code, or one; a factor; one that waits.
 
     That is by what was typed before, by an account's forms, and by who is pending. No part reads more rows than there
     are of that name, whoever else is enrolled.
@@ -63,7 +65,9 @@ def _recall() -> Statement:
     value: BindParameter[Any] = bindparam("value")
     now: BindParameter[Any] = bindparam("now")
 
-    def known(by: FromClause, codeless: ColumnElement[bool], *conditions: ColumnElement[bool]) -> Any:
+    def known(
+        by: FromClause, codeless: ColumnElement[bool], coded: ColumnElement[bool], *conditions: ColumnElement[bool]
+    ) -> Any:
         form, waits = FORMS.alias(), PENDING.alias()
         waiting = and_(
             # by the form's directory and not by the one asked for, or SQLite would go through all who wait there
@@ -74,6 +78,7 @@ def _recall() -> Statement:
         )
         return select(
             codeless,
+            coded,
             exists().where(FACTORS.c.account_key == by.c.account_key),
             exists().where(form.c.account_key == by.c.account_key, waiting),
         ).where(*conditions)
@@ -82,9 +87,9 @@ def _recall() -> Statement:
     pending = (PENDING.c.directory == directory, PENDING.c.value == value, PENDING.c.expires > now)
     return Statement(
         union_all(
-            known(NAMES, NAMES.c.codeless, NAMES.c.directory == directory, NAMES.c.name == bindparam("name")),
-            known(asked, false(), asked.c.directory == directory, asked.c.value == value),
-            select(false(), false(), true()).select_from(PENDING).where(*pending),
+            known(NAMES, NAMES.c.codeless, not_(NAMES.c.codeless), NAMES.c.directory == directory, NAMES.c.name == bindparam("name")),
+            known(asked, false(), false(), asked.c.directory == directory, asked.c.value == value),
+            select(false(), false(), false(), true()).select_from(PENDING).where(*pending),
         )
     )
 
@@ -212,19 +217,19 @@ ADD_TIME: Final = Statement(insert(PROMPT_TIMES).values(_TIME))
 FORGET_TIME: Final = Statement(delete(PROMPT_TIMES).where(PROMPT_TIMES.c.id == bindparam("id")))
 SET_PROMPT: Final = Statement(_replacing(PROMPTS))
 _MINE: Final = and_(PROMPTS.c.account_key == bindparam("account_key"), PROMPTS.c.id == bindparam("id"))
-LEAVE_PROMPT: Final = Statement(update(PROMPTS).where(_MINE).values(left=True))
+LEAVE_PROMPT: Final = Statement(update(PROMPTS).where(_MINE).values(left=true()))
 END_PROMPT: Final = Statement(delete(PROMPTS).where(_MINE))
 
 SET_REUSE: Final = Statement(_replacing(REUSE))
 _REUSABLE: Final = and_(
     REUSE.c.key == bindparam("key"),
     REUSE.c.account_key == bindparam("account_key"),
-    REUSE.c.uses > 0,
+    REUSE.c.uses > literal_column("0"),
     REUSE.c.expires > bindparam("now"),
 )
 REUSABLE: Final = Statement(select(REUSE.c.reason, REUSE.c.factor).where(_REUSABLE))
 #: Finds a row for each of those who may use a success again.
-USE_AGAIN: Final = Statement(update(REUSE).where(_REUSABLE).values(uses=REUSE.c.uses - 1))
+USE_AGAIN: Final = Statement(update(REUSE).where(_REUSABLE).values(uses=REUSE.c.uses - literal_column("1")))
 FORGET_REUSE: Final = Statement(delete(REUSE).where(REUSE.c.account_key == bindparam("account_key")))
 FORGET_OLD_REUSE: Final = Statement(delete(REUSE).where(REUSE.c.expires <= bindparam("now")))
 

@@ -295,6 +295,20 @@ def test_a_keyword_that_no_service_here_has_is_refused_and_nobody_is_asked():
         assert play << Refused("no-method", ANN)
 
 
+def test_a_keyword_that_belongs_to_the_password_names_no_method():
+    whole = verify(b"secret,sms", "whole")
+    play = Procedure(login(attempt(b"secret,sms", ALL))) << RecallName("ann") >> Remembered(Recall(), "cut") << whole >> YES
+    play = play << Identify() >> ANN << LookUp(ANN) >> NOTHING_HERE << prompt("duo", password=b"secret,sms")
+    assert play >> no("denied") << Refused("denied", ANN)
+
+
+def test_a_keyword_is_obeyed_even_where_no_factor_is_needed():
+    """As a code is verified; the exempt account's name was not typed as it is configured, so its password was cut."""
+    play = Procedure(login(attempt(b"secret,push", name="svc"))) << RecallName("svc") >> NEW << verify(b"secret", "cut") >> YES
+    play = play << Identify() >> SVC << LookUp(SVC) >> NOTHING_HERE << StartPrompt(SVC, Choice("duo", "push"), Secret(b"secret"))
+    assert play >> no("denied") << Refused("denied", SVC)
+
+
 def test_who_prefers_to_type_codes_is_never_asked():
     for standing in (Standing(enrolled=False, method="code"), Standing(enrolled=True, method="code")):
         for policy in (ALL, lax(ALL), opening(*SERVICES)):

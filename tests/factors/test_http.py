@@ -216,6 +216,20 @@ async def test_many_at_once_keep_their_connections(tmp_path):
         assert web.most_connections == web.connections == 120
 
 
+async def test_only_so_many_connections_are_opened_at_once_and_long_polls_are_no_opening(tmp_path, monkeypatch):
+    monkeypatch.setattr("ldapmfa.factors.http.OPENING", 2)
+    async with client(tmp_path) as (http, web):
+        web.disturb("slow")
+        tasks = [asyncio.ensure_future(http.send("GET", web.url, seconds=30)) for _ in range(9)]
+        async with asyncio.timeout(20):
+            while len(web.requests) < 9:  # noqa: ASYNC110 - the server counts, in this loop
+                await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert http._client()._transport._opening._value == 2
+
+
 async def test_connections_that_nobody_uses_are_closed(tmp_path, monkeypatch):
     doors = asyncio.Event()
 
@@ -238,10 +252,12 @@ async def test_connections_that_nobody_uses_are_closed(tmp_path, monkeypatch):
 
 async def test_a_request_that_is_cancelled_gives_its_connection_back(tmp_path):
     async with client(tmp_path, connections=2) as (http, web):
-        for _ in range(5):
+        for attempt in range(1, 6):
             web.disturb("slow")
             tasks = [asyncio.ensure_future(http.send("GET", web.url)) for _ in range(4)]
-            await asyncio.sleep(0.02)
+            async with asyncio.timeout(20):
+                while len(web.requests) < 2 * attempt:  # noqa: ASYNC110 - the server counts, in this loop
+                    await asyncio.sleep(0.01)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -272,12 +288,13 @@ async def test_no_more_connections_than_configured(tmp_path):
         assert web.most_connections <= 7
 
 
-async def test_who_finds_no_connection_free_is_not_told_that_the_service_is_away(tmp_path):
-    async with client(tmp_path, connections=1, connect_timeout=0.1) as (http, web):
+async def test_A24_who_finds_no_connection_free_is_not_told_that_the_service_is_away(tmp_path, monkeypatch):
+    monkeypatch.setattr("ldapmfa.factors.http.TURN_SECONDS", 0.1)
+    async with client(tmp_path, connections=1) as (http, web):
         web.disturb("slow")
         first = asyncio.ensure_future(http.send("GET", web.url, seconds=5))
         await asyncio.sleep(0.05)
-        with pytest.raises(FactorDown, match="1 connections are in use") as caught:
+        with pytest.raises(FactorDown, match="came free") as caught:
             await http.send("GET", web.url, asks_nobody=True)
         assert type(caught.value) is FactorDown
         first.cancel()

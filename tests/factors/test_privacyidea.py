@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 
 import pytest
@@ -473,6 +474,19 @@ async def test_A24_only_a_server_that_can_not_have_asked_is_unreachable(tmp_path
         await service.close()
 
 
+async def test_A09_who_leaves_while_tls_is_agreed_on_leaves_no_socket_behind(tmp_path):
+    with deaf() as port:
+        service = alone(f"https://127.0.0.1:{port}")
+        asking = asyncio.create_task(service.start(prompt()))
+        await asyncio.sleep(0.05)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await service.close()
+    await asyncio.sleep(0)
+    gc.collect()  # which would warn
+
+
 TRIGGER = "/validate/triggerchallenge"
 
 
@@ -760,6 +774,9 @@ def test_mistakes_in_the_table(tmp_path, change, text):
     assert GOOD["password"] not in str(caught.value)
 
 
-def test_a_key_that_can_not_be_sent_is_refused():
+def test_a_secret_that_can_not_be_sent_is_refused(tmp_path):
+    (tmp_path / "pw").write_bytes(b"caf\xe9")
+    with pytest.raises(ValueError, match="password is not UTF-8"):
+        PrivacyIdea(load(tmp_path, GOOD | {"password": None, "password_file": "pw"}), Tools())
     with pytest.raises(ValueError, match="no key has"):
         PrivacyIdea(PrivacyIdea.Table(kind="privacyidea", url="https://mfa.example.com", api_key="a b\r\nX: y"), Tools())

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -141,14 +140,6 @@ class Proxy:
         return f"ldap://{self.host}:{self.port}"
 
     # -- what the administrator does
-
-    def command(self, *words, stdin="", timeout=60):
-        """The end of an `ldapmfa` command with this proxy's configuration."""
-        argv = [sys.executable, "-m", "ldapmfa", "--config", self.config, *words]
-        environment = {**os.environ, "PYTHONPATH": self.python_path}
-        return subprocess.run(
-            argv, input=stdin, capture_output=True, text=True, timeout=timeout, env=environment, cwd=self.path
-        )
 
     def with_store(self, work):
         """Run the coroutine function `work` on the proxy's own store, from outside."""

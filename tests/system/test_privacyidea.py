@@ -24,7 +24,7 @@ from ldapmfa.store.seal import Seal
 
 pytestmark = pytest.mark.xdist_group("privacyidea")
 
-PEOPLE = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
+PEOPLE = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "judy")
 
 
 async def sms_gateway(request):
@@ -296,7 +296,7 @@ async def test_a_stranger_s_certificate_is_not_accepted(server, tmp_path):
 
 
 def test_the_command_that_tries_a_service(server, tmp_path):
-    secret = server.totp("erin")
+    secret = server.totp("judy")
     Seal.create(tmp_path / "store.key", entropy=os.urandom)
     (tmp_path / "privacyidea.password").write_text(f"{PASSWORDS[SERVICE]}\n")
     (tmp_path / "ldapmfa.toml").write_text(
@@ -311,9 +311,9 @@ def test_the_command_that_tries_a_service(server, tmp_path):
         return subprocess.run([*argv, *words], capture_output=True, text=True, timeout=60)
 
     now = code(secret)
-    done = run("--user", "erin", "--code", now)
+    done = run("--user", "judy", "--code", now)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"privacyIDEA 3.14, logged in as {SERVICE}" in done.stdout
-    again = run("--user", "erin", "--code", now)
+    again = run("--user", "judy", "--code", now)
     assert (again.returncode, "previous otp used again" in again.stdout) == (1, True), again.stdout + again.stderr
     assert not [word for word in (now, PASSWORDS[SERVICE], "eyJ") if word in done.stdout + again.stdout]

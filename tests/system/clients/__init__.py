@@ -94,9 +94,10 @@ class Client:
     searches: ClassVar[bool] = True
     """Whether it finds the user as a service account first; otherwise it binds by the pattern at once."""
 
-    def __init__(self, door: Door, logs: Path) -> None:
-        """`logs` is where logs are kept."""
+    def __init__(self, door: Door, logs: Path, patience: int | None = None) -> None:
+        """`logs` is where logs are kept; `patience` the seconds after which it gives a bind up, where that can be set."""
         self.door = door
+        self.patience = patience
         self.logs = logs
         self.process: Process | None = None
         # not below pytest's directory, which is closed to others: some programs run as users of their own
@@ -179,6 +180,10 @@ class Client:
         """What most of the files hold."""
         return {EXAMPLE_URI: self.door.uri, EXAMPLE_CA: self.ca_file}
 
+    def waiting(self, line: str, seconds: int) -> dict[str, object]:
+        """Its patience in place of the example's."""
+        return {line % seconds: line % (self.patience or seconds)}
+
     def with_service(self) -> dict[str, object]:
         """The same with the service account's password."""
         return {**self.common(), EXAMPLE_SERVICE_PASSWORD: people.SERVICE_PASSWORD}
@@ -247,7 +252,7 @@ class Apache(Client):
         page = self.directory / "www" / "private" / "index.html"
         page.parent.mkdir(parents=True)
         page.write_text("hello\n")
-        example = self.write("ldapmfa.conf", self.example("ldapmfa.conf", self.with_service()))
+        example = self.write("ldapmfa.conf", self.example("ldapmfa.conf", self.with_service() | self.waiting("LDAPTimeout %d", 60)))
         conf = self.write("httpd.conf", "\n".join([
             f"ServerRoot {self.directory}",
             "ServerName localhost",
@@ -401,7 +406,7 @@ $INCLUDE {directory}/site
 
     def prepare(self) -> None:
         self.port = free_port()
-        self.write("ldap", self.example("ldap", self.with_service()))
+        self.write("ldap", self.example("ldap", self.with_service() | self.waiting("res_timeout = %d", 60)))
         self.write("site", self.example("site", {"192.0.2.10": "127.0.0.1", "port = 1812": f"port = {self.port}"}))
         self.write("radiusd.conf", self.MAIN.format(directory=self.directory, secret=self.SECRET))
         self.write("dictionary", "")
@@ -410,7 +415,8 @@ $INCLUDE {directory}/site
 
     def login(self, user: str, password: str) -> bool:
         request = "".join(f'{name} = "{value}"\n' for name, value in (("User-Name", user), ("User-Password", password)))
-        with self.refusals_are_refusals():
+        # where it is impatient it binds once more, and the log tells of both
+        with contextlib.nullcontext() if self.patience else self.refusals_are_refusals():
             done = self.ask(["radclient", "-r", "1", "-t", str(ANSWER_SECONDS - 5), f"127.0.0.1:{self.port}", "auth",
                              self.SECRET], stdin=request)
         if "Access-Accept" in done.stdout:
@@ -499,6 +505,6 @@ PRODUCTS: dict[str, type[Client]] = {
 }
 
 
-def start(product: str, door: Door, logs: Path) -> Client:
+def start(product: str, door: Door, logs: Path, patience: int | None = None) -> Client:
     """The client of that name, to be entered as a context manager."""
-    return PRODUCTS[product](door, logs)
+    return PRODUCTS[product](door, logs, patience)

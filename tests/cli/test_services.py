@@ -1,0 +1,96 @@
+"""Commands about services: a user's method, and a service tried for one user; no service is there to answer."""
+
+import pytest
+
+ASKS = """\
+[[listen]]
+endpoint = "tcp:{port}:interface=127.0.0.1"
+
+[directory]
+uris = ["ldap://127.0.0.1:9"]
+
+[login]
+factors = ["totp", "webhook"]
+
+[factors.webhook]
+url = "http://127.0.0.1:9"
+secret = "0123456789abcdef0123456789abcdef"
+methods = ["push", "phone"]
+connect_timeout = 2
+
+[factors.unused]
+kind = "webhook"
+url = "http://127.0.0.1:9"
+secret = "0123456789abcdef0123456789abcdef"
+"""
+
+
+@pytest.fixture
+def asks(bare, port):
+    bare.configure(ASKS.format(port=port))
+    return bare
+
+
+def test_a_method_must_be_one_by_which_somebody_can_be_asked(asks):
+    ran = asks("user", "set-method", "alice", "pigeon", "--json")
+    assert ran.code == 2
+    assert ran.errors == [
+        "pigeon: nobody can be asked like this; known are code, push, phone, webhook, webhook/push, webhook/phone"
+    ]
+
+
+@pytest.mark.parametrize("words", [(), ("push", "--default")])
+def test_a_method_or_default_is_needed_and_not_both(asks, words):
+    ran = asks("user", "set-method", "alice", *words)
+    assert ran.code == 2
+    assert "give a METHOD, or --default" in ran.err
+
+
+def test_who_was_never_seen_has_no_method(asks):
+    ran = asks.child("user", "set-method", "alice", "push")
+    assert ran.code == 1
+    assert "nobody called alice is enrolled or has logged in" in ran.err
+
+
+def test_who_only_waits_for_an_enrolment_has_no_method(asks):
+    assert asks("user", "enrol", "alice").code == 0
+    ran = asks.child("user", "set-method", "alice", "push")
+    assert ran.code == 1
+    assert "let them log in once before" in ran.err
+
+
+def test_a_service_that_there_is_not_is_said(asks):
+    ran = asks("factor", "test", "duo", "--user", "alice")
+    assert ran.code == 2
+    assert "there is no table [factors.duo]; there are: webhook, unused" in ran.err
+
+
+@pytest.mark.parametrize("words", [(), ("--code", "123456")])
+def test_a_service_that_is_not_there_is_broken_and_asks_nobody(asks, words):
+    ran = asks("factor", "test", "webhook", "--user", "alice", "--json", *words)
+    assert ran.code == 3
+    assert (ran.json["outcome"], ran.json["reason"], ran.json["service"]) == ("broken", "factor-down", "webhook")
+    assert "can't be connected to" in ran.json["detail"]
+    assert "Nobody can have been asked." in ran.json["meaning"]
+    assert "123456" not in ran.out
+
+
+def test_in_plain_words_it_says_each_step(asks):
+    ran = asks("factor", "test", "webhook", "--user", "al\x1b[1mice")
+    assert ran.code == 3
+    assert ran.out.startswith("1. webhook (webhook) is asked for its health; this asks nobody.")
+    assert "Broken (factor-down)." in ran.out
+    assert "\x1b" not in ran.out
+
+
+def test_check_config_online_asks_every_service_that_is_used_for_its_health(asks):
+    ran = asks.child("check-config", "--online", "--json")
+    assert ran.code == 3
+    assert any("factors.webhook: " in error and "can't be connected to" in error for error in ran.errors)
+    assert not any("factors.unused: " in error for error in ran.errors)
+
+
+def test_a_service_that_nobody_uses_is_warned_of(asks):
+    ran = asks("check-config")
+    assert ran.code == 0
+    assert 'factors.unused: nobody is asked by it: login.factors does not have "unused"' in ran.err
