@@ -230,7 +230,10 @@ class Prompts:
 
         def work(call: Call) -> None:
             now = self._clock()
-            failures = self._renewed(call, identity, now).after_wrong_code(now, self._limit)
+            failures = self._renewed(call, identity, now)
+            if failures.locked(now):
+                return  # by another guess that was under way: counting on from there would unlock it
+            failures = failures.after_wrong_code(now, self._limit)
             call.write(
                 statements.SET_FAILURES,
                 account_key=identity.key,

@@ -87,7 +87,13 @@ def _recall() -> Statement:
     pending = (PENDING.c.directory == directory, PENDING.c.value == value, PENDING.c.expires > now)
     return Statement(
         union_all(
-            known(NAMES, NAMES.c.codeless, not_(NAMES.c.codeless), NAMES.c.directory == directory, NAMES.c.name == bindparam("name")),
+            known(
+                NAMES,
+                NAMES.c.codeless,
+                not_(NAMES.c.codeless),
+                NAMES.c.directory == directory,
+                NAMES.c.name == bindparam("name"),
+            ),
             known(asked, false(), false(), asked.c.directory == directory, asked.c.value == value),
             select(false(), false(), false(), true()).select_from(PENDING).where(*pending),
         )

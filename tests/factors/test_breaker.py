@@ -126,7 +126,7 @@ async def test_a_bug_of_a_plug_in_is_no_outage_and_opens_no_breaker():
     bench = Bench()
     await bench.fails(ValueError("bug"), 9)
     assert bench.guarded.state == "closed"
-    assert not bench.guarded.may_open()
+    assert not await bench.guarded.may_open()
 
 
 async def test_codes_and_prompts_fail_together_and_waits_do_not():
@@ -241,32 +241,37 @@ async def test_A24_an_open_breaker_is_an_outage_while_its_probe_finds_one():
 @pytest.mark.parametrize("how", ["connection refused", "it hangs first"])
 async def test_A24_an_outage_opens_for_so_many_minutes_from_when_it_was_found(how):
     bench = Bench(fail_open_minutes=1)
-    assert not bench.guarded.may_open()
+    assert not await bench.guarded.may_open()
     bench.service.healthy = GONE
     if how == "it hangs first":
         await bench.fails(GARBAGE, 3)
-        assert not bench.guarded.may_open()
+        assert not await bench.guarded.may_open()
         await bench.after()
     else:
         await bench.fails(GONE, 3)
-    assert bench.guarded.may_open()
+        await bench.after()
+    assert await bench.guarded.may_open()
     for _ in range(12):
-        assert bench.guarded.may_open()
+        assert await bench.guarded.may_open()
         await bench.after(5)
-    assert bench.guarded.may_open()
+    assert await bench.guarded.may_open()
     await bench.after(0.1)
-    assert not bench.guarded.may_open()
+    assert not await bench.guarded.may_open()
     bench.service.healthy = "well"
     await bench.after(5)
-    assert not bench.guarded.may_open(), "until a login works"
+    assert not await bench.guarded.may_open(), "until a login works"
     await bench.fails(GONE)
-    assert not bench.guarded.may_open()
+    assert not await bench.guarded.may_open()
     await bench.after()
     await bench.after(5)
     bench.service.does = Allowed("push")
     assert await bench.start() == Allowed("push")
     await bench.fails(GONE)
-    assert bench.guarded.may_open(), "another outage"
+    assert not await bench.guarded.may_open(), "one request found nobody, and the service is well"
+    bench.service.healthy = GARBAGE
+    assert not await bench.guarded.may_open()
+    bench.service.healthy = GONE
+    assert await bench.guarded.may_open(), "another outage"
     await bench.close()
 
 

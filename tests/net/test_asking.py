@@ -815,10 +815,8 @@ async def test_A24_an_open_breaker_is_an_outage_only_while_its_own_probe_finds_o
     (name,) = people(house, 1)
     house.owner.begins = FactorUnreachable("connection refused")
     house.owner.healthy = FactorDown("garbage")
-    assert await reason(house, name) == "failed-open"
-    assert await reason(house, name) == "failed-open"
-    assert await reason(house, name) == "failed-open", "it opens the breaker"
-    assert await reason(house, name) == "factor-down"
+    for _ in range(4):
+        assert await reason(house, name) == "factor-down"
     house.owner.healthy = FactorUnreachable("connection refused")
     house.clock.advance(5)
     await house.until(lambda: house.guards["push"]._outage)

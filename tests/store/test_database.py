@@ -193,7 +193,7 @@ class Busy:
         return self
 
     def fetchall(self):
-        return [(1, 1, 0)]
+        return [(1, 0, 1, 0)]
 
 
 async def test_a_reading_that_is_busy_is_asked_again_and_the_loop_goes_on(world):

@@ -467,9 +467,9 @@ class TestRecall:
         assert await store.recall("ad", "alice") == Recall(codeless=True)
         await world.enrol(store)
         assert (await world.verify(store, world.code())).result == "accepted"
-        assert await store.recall("ad", "alice") == Recall(enrolled=True)
+        assert await store.recall("ad", "alice") == Recall(coded=True, enrolled=True)
         await store.unenrol(alice.key, world.change())
-        assert await store.recall("ad", "alice") == Recall()
+        assert await store.recall("ad", "alice") == Recall(coded=True)
 
     async def test_a_pending_value_is_recalled_under_another_name_of_a_known_account(self, world, alice):
         store = await world.open()
