@@ -266,7 +266,7 @@ def _approval(
         return (yield from _admitted(identity, answer, "approved", choice.service))
     reused: Reused | None = yield Reuse(identity)
     if reused is None:
-        return Refused("denied", identity)
+        return Refused("asked-already", identity)
     return Accepted(answer, identity, reused.reason, reused.factor)
 
 

@@ -54,6 +54,7 @@ class Guarded:
         self._failures = 0
         self._trying = False
         self._outage = False  # what the last probe found, while the breaker is open
+        self._rests = False  # the service wants to be left alone
         self._unreachable_since: float | None = None
 
     async def start(self, prompt: Prompt) -> Started:
@@ -80,7 +81,7 @@ class Guarded:
         since = self._unreachable_since
         if since is None or self._clock() - since > self.table.fail_open_minutes * 60:
             return False
-        if self.state == "closed":
+        if not self._outage and not self._rests:
             await self._look()
         return self._outage
 
@@ -112,7 +113,7 @@ class Guarded:
         if self.state == "trial" or error.retry_after is not None or self._failures >= self.table.failures:
             # well by its own account, but not for a login: the next one tries it in a while, not each in turn
             before_trial = self.table.probe_seconds if self.state == "trial" else 0.0
-            self.state, self._outage = "open", False
+            self.state, self._outage, self._rests = "open", False, error.retry_after is not None
             self._says(self.name, "open", str(error))
             self._keep(self._probe(min(error.retry_after or 0.0, REST), before_trial))
 
@@ -126,6 +127,7 @@ class Guarded:
         while True:
             if rest > 0:
                 await self._sleep(rest)
+            self._rests = False
             error = await self._look()
             if error is None:
                 if before_trial > 0:
@@ -143,5 +145,5 @@ class Guarded:
             self._outage = isinstance(error, FactorUnreachable)
             self._note_outage(error)
             return error
-        self._outage = False
+        self._outage = self._rests = False
         return None

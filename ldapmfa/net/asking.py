@@ -35,7 +35,7 @@ LATE: Final = 60.0
 #: Seconds that a prompt may take longer than was agreed, before it is given up as the service's fault.
 SLACK: Final = 5.0
 #: Seconds for which a service is told that nobody waits any more.
-CANCEL: Final = 5.0
+CANCEL: Final = 3.0
 #: Seconds after which whoever shares a prompt looks again.
 LOOK: Final = 0.25
 #: Answers by which an owner, or a service, says that it may have been somebody else.
@@ -61,6 +61,24 @@ class Terms:
 class Asking:
     """One prompt, from the request that starts it to the answer. `started` and `answered` are futures."""
 
+    __slots__ = (
+        "__weakref__",
+        "_askings",
+        "_clock",
+        "_grant",
+        "_guarded",
+        "_id",
+        "_keep",
+        "_late",
+        "_left",
+        "_prompt",
+        "_store",
+        "_waits",
+        "answered",
+        "started",
+        "task",
+    )
+
     def __init__(
         self,
         guarded: Guarded,
@@ -71,6 +89,7 @@ class Asking:
         grants: tuple[Grant | None, Grant | None],
         clock: Any,
         keep: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        askings: set[Asking],
     ) -> None:
         loop = asyncio.get_running_loop()
         self.started: asyncio.Future[Started] = loop.create_future()
@@ -83,7 +102,9 @@ class Asking:
         self._clock = clock
         self._keep = keep
         self._left = self._waits = False
-        self._task = keep(self._ask())
+        self._askings = askings
+        self.task = keep(self._ask())
+        askings.add(self)
 
     def leave(self) -> None:
         """Nobody waits any more."""
@@ -93,7 +114,13 @@ class Asking:
         if self._late:
             self._keep(self._note_left())
         elif self._waits:
-            self._task.cancel()
+            self.task.cancel()
+
+    def stop(self) -> None:
+        """The program ends: whoever is being asked is told that nobody waits, late or not."""
+        self._left, self._late = True, None
+        if self._waits:
+            self.task.cancel()
 
     async def _note_left(self) -> None:
         try:
@@ -129,6 +156,7 @@ class Asking:
                     future.set_exception(broken)
                     future.exception()  # it need not be asked for
         finally:
+            self._askings.discard(self)
             for future in (self.started, self.answered):
                 future.cancel()
 
@@ -145,13 +173,13 @@ class Asking:
                 pass
             finally:
                 self._waits = False
-                if answer is None:
+                if answer is None or (isinstance(answer, Denied) and answer.why == "no-answer"):
                     await self._cancelled(prompt, waiting)
         else:
             await self._cancelled(prompt, waiting)
         answer = answer or Denied("no-answer")
         if isinstance(answer, Denied) and answer.why in SPOILING:
-            self._store.forget_reuse(prompt.identity.key)  # nobody else does, if the client has left
+            await self._store.forget_reuse(prompt.identity.key)  # nobody else does, if the client has left
         await self._end(counts=True, answer=answer)
         _settle(self.answered, answer)
         return answer
@@ -188,6 +216,21 @@ def _settle(future: asyncio.Future[Any], value: Any) -> None:
 class Inquiry:
     """What one login asks of services. `left()` gives the seconds that are left to it."""
 
+    __slots__ = (
+        "_asking",
+        "_askings",
+        "_client",
+        "_clock",
+        "_entropy",
+        "_keep",
+        "_left",
+        "_services",
+        "_shared",
+        "_store",
+        "_terms",
+        "_typed",
+    )
+
     def __init__(
         self,
         services: Mapping[str, Guarded],
@@ -200,6 +243,7 @@ class Inquiry:
         left: Callable[[], float],
         entropy: Callable[[int], bytes],
         keep: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        askings: set[Asking],
     ) -> None:
         self._services = services
         self._store = store
@@ -210,6 +254,7 @@ class Inquiry:
         self._left = left
         self._entropy = entropy
         self._keep = keep
+        self._askings = askings
         self._asking: Asking | None = None
         self._shared: tuple[str, str] | None = None
 
@@ -260,6 +305,7 @@ class Inquiry:
             grants=(self.grant(identity), late),
             clock=self._clock,
             keep=self._keep,
+            askings=self._askings,
         )
         await asyncio.wait({self._asking.started})
         try:
@@ -337,7 +383,7 @@ class Inquiry:
         return Answered(given=True)
 
     async def verify(self, identity: Identity, service: str, code: Secret, password: Secret) -> Answered | Unreachable:
-        """Whether the service takes the code; one that is wrong counts as a guess."""
+        """Whether the service takes the code; it counts as a wrong guess until the service says otherwise."""
         guarded = self._services[service]
         prompt = self._prompt(identity, guarded, password, guarded.table.response_timeout)
         if prompt is None:
@@ -346,30 +392,41 @@ class Inquiry:
         sent = CodeSent(kept[1]) if kept and kept[0] == service else None
         asks = sent is None and getattr(guarded.service, "codes_ask", False)
         prompt_id = self._entropy(16).hex()
+        guess = await self._store.guess(identity)
+        if guess is None:
+            return Answered(given=False, why="locked")
+        counts = False
         if asks:
             begun = await self._begun(identity, prompt_id, self.key(identity), guarded, prompt.seconds, shares=False)
             if begun != "begun":
+                await self._store.take_back(identity.key, guess)
                 return Answered(given=False, why=begun)
         try:
             answer = await guarded.verify(prompt, code, sent)
+            counts = isinstance(answer, Denied) and answer.why == "wrong-code"
         except FactorUnreachable as error:
             return Unreachable(str(error))
+        except asyncio.CancelledError:
+            counts = True  # what the service found is not known
+            raise
         finally:
-            if asks:
-                await asyncio.shield(self._keep(self._ended(identity.key, prompt_id)))
+            over = self._over(identity.key, prompt_id if asks else None, None if counts else guess)
+            await asyncio.shield(self._keep(over))
         if isinstance(answer, Allowed):
             if sent:
                 await self._store.forget_sent(identity.key)
             return Answered(given=True)
         if isinstance(answer, Denied):
-            if answer.why == "wrong-code":
-                await self._store.count_wrong_code(identity)
             return Answered(given=False, why=answer.why, detail=answer.detail)
         raise FactorDown(f"{service}: the plug-in answered {type(answer).__name__}")
 
-    async def _ended(self, account: str, prompt_id: str) -> None:
-        with suppress(StoreDown):  # it ends by itself
-            await self._store.end_prompt(account, prompt_id)
+    async def _over(self, account: str, prompt_id: str | None, guess: float | None) -> None:
+        """The service has judged a code: its question is over, and the guess taken back that was none."""
+        with suppress(StoreDown):  # both end by themselves
+            if guess is not None:
+                await self._store.take_back(account, guess)
+            if prompt_id is not None:
+                await self._store.end_prompt(account, prompt_id)
 
     def _prompt(self, identity: Identity, guarded: Guarded, password: Secret, seconds: float) -> Prompt | None:
         user = user_of(identity, guarded.table.username)

@@ -12,6 +12,7 @@ import os
 import traceback
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
@@ -46,7 +47,7 @@ from ldapmfa.core.secret import Secret, split
 from ldapmfa.errors import DirectoryDown, FactorDown, LdapMfaError, StoreDown
 from ldapmfa.factors import CodeFactor, Credential, Match
 from ldapmfa.factors.breaker import Guarded
-from ldapmfa.net.asking import Inquiry, Terms
+from ldapmfa.net.asking import Asking, Inquiry, Terms
 from ldapmfa.net.directory import Directory
 from ldapmfa.net.link import Link
 from ldapmfa.net.waiting import Deadline, DeadlineExceeded, pause
@@ -152,6 +153,7 @@ class Doorway:
     services: Mapping[str, Guarded] = field(default_factory=dict)
     terms: Terms = field(default_factory=lambda: Terms(""))
     keep: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = _kept
+    askings: set[Asking] = field(default_factory=set)  #: every prompt that is open, whoever waits for it
     entropy: Callable[[int], bytes] = os.urandom
     alarm: Callable[[audit.LoginEnded], None] = lambda _event: None
     refusal_floor: float = 0.25
@@ -197,6 +199,7 @@ class Login:
             left=lambda: doorway.deadline - doorway.reserve - (doorway.clock.seconds() - self._began),
             entropy=doorway.entropy,
             keep=doorway.keep,
+            askings=doorway.askings,
         )
 
     def abandon(self) -> None:
@@ -225,8 +228,9 @@ class Login:
             return Ended(accepted=True, answer=verdict.answer, link=link)
         self._close()  # clean or not: a spare link left behind would tell a right password from a wrong one (A23)
         self._identity = verdict.identity or self._identity
-        if self._identity and verdict.reason in _SPOILS and self._bind.attempt.policy.reuses:
-            door.store.forget_reuse(self._identity.key)
+        if self._identity and verdict.reason in _SPOILS:
+            with suppress(StoreDown):  # what can't be read can't be used again
+                await door.store.forget_reuse(self._identity.key)
         reference = door.reference()
         self._note("refused", verdict.reason, ldap.INVALID_CREDENTIALS, reference, verdict.detail)
         await pause(door.clock, self._began + door.refusal_floor - door.clock.seconds())

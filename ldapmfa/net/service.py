@@ -40,7 +40,7 @@ from ldapmfa.core.session import Rules
 from ldapmfa.errors import ConfigError, LdapMfaError
 from ldapmfa.factors.breaker import Guarded
 from ldapmfa.factors.service import Tools
-from ldapmfa.net.asking import Terms
+from ldapmfa.net.asking import CANCEL, Asking, Terms
 from ldapmfa.net.directory import Directory, DirectorySettings
 from ldapmfa.net.driver import Doorway, RefusedShapes, where
 from ldapmfa.net.ldap_front import Budget, LdapFront, Listener
@@ -358,6 +358,7 @@ class LdapMfa(AsyncService):
         self._store: Store | None = None
         self._directories: dict[str, Directory] = {}
         self._services: dict[str, Guarded] = {}
+        self._askings: set[Asking] = set()
 
     async def _begin(self) -> None:
         self._store = await open_store(self._config, migrate=False if self._taken else None)
@@ -382,7 +383,7 @@ class LdapMfa(AsyncService):
                 **self._options,
             }
         )
-        self._services = dict(doorway.services)
+        self._services, self._askings = dict(doorway.services), doorway.askings
         budget = Budget(config.limits.buffered_bytes, config.limits.connections, config.limits.pending_logins)
         known = self._directories = directories(config, self._reactor)
         factories = [
@@ -443,6 +444,13 @@ class LdapMfa(AsyncService):
         factory.noisy = False
         return factory
 
+    async def _take_back(self) -> None:
+        """Tell the services of those who are being asked that nobody waits any more."""
+        for asking in tuple(self._askings):
+            asking.stop()
+        if self._askings:
+            await asyncio.wait({asking.task for asking in self._askings}, timeout=FAREWELL + CANCEL)
+
     async def _end(self) -> None:
         loop = asyncio.get_running_loop()
         await close_ports(self._ports)
@@ -456,9 +464,8 @@ class LdapMfa(AsyncService):
             await asyncio.sleep(0.02)
         for client in tuple(self._clients):
             client.abort()
+        await self._take_back()
         self._cancel()
-        # prompts are taken back at their services
-        await asyncio.wait({asyncio.ensure_future(asyncio.sleep(0)), *self._tasks}, timeout=FAREWELL)
         for guarded in self._services.values():
             await guarded.service.close()
         for directory in self._directories.values():

@@ -162,9 +162,13 @@ class Prompts:
 
         return await self._writer.write(work)
 
-    def forget_reuse(self, account_key: str) -> None:
-        """Let no success of the account count again, from soon on."""
-        self._writer.note(statements.FORGET_REUSE, account_key=account_key)
+    async def forget_reuse(self, account_key: str) -> None:
+        """Let no success of the account count again."""
+
+        def work(call: Call) -> None:
+            call.write(statements.FORGET_REUSE, account_key=account_key)
+
+        await self._writer.write(work)
 
     def _grant(self, call: Call, account_key: str, grant: Grant, factor: str | None) -> None:
         now = self._clock()
@@ -225,21 +229,33 @@ class Prompts:
 
         await self._writer.write(work)
 
-    async def count_wrong_code(self, identity: Identity) -> None:
-        """A service says that the code was wrong: it counts as one that was wrong here."""
+    async def guess(self, identity: Identity) -> float | None:
+        """Count a code that a service is to judge as a wrong one, as those under way at once must not exceed the limit.
 
-        def work(call: Call) -> None:
+        Gives what `take_back` needs if it was none; None: the account is locked, and no code is to be tried.
+        """
+
+        def work(call: Call) -> float | None:
             now = self._clock()
             failures = self._renewed(call, identity, now)
             if failures.locked(now):
-                return  # by another guess that was under way: counting on from there would unlock it
+                return None
             failures = failures.after_wrong_code(now, self._limit)
-            call.write(
-                statements.SET_FAILURES,
-                account_key=identity.key,
-                count=failures.wrong_codes,
-                until=failures.locked_until,
-            )
+            self._set_failures(call, identity.key, failures)
+            return failures.locked_until or 0.0
+
+        return await self._writer.write(work)
+
+    async def take_back(self, account_key: str, guess: float) -> None:
+        """The code that was counted was no wrong one."""
+
+        def work(call: Call) -> None:
+            for row in call.read(statements.ACCOUNT, account_key=account_key):
+                failures = Failures(*row[3:5])
+                if guess and failures.locked_until == guess:
+                    self._set_failures(call, account_key, Failures(self._limit.wrong_codes - 1))
+                elif failures.wrong_codes and not guess:
+                    self._set_failures(call, account_key, Failures(failures.wrong_codes - 1, failures.locked_until))
 
         await self._writer.write(work)
 
@@ -253,6 +269,10 @@ class Prompts:
 
     def _renewed(self, call: Call, identity: Identity, now: float) -> Failures:
         """The account's failures, when it is known as the directory has it today."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _set_failures(call: Call, key: str, failures: Failures) -> None:
         raise NotImplementedError
 
     @staticmethod

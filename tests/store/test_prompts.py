@@ -99,33 +99,46 @@ class TestQuestions:
 
     async def test_A20_nobody_who_is_locked_is_asked(self, world, alice):
         store = await world.open(wrong_codes=2)
-        await store.count_wrong_code(alice)
+        await store.guess(alice)
         assert await begin(store, alice) == "begun"
         await store.end_prompt(alice.key, "1")
-        await store.count_wrong_code(alice)
+        await store.guess(alice)
         assert await begin(store, alice, "2") == "locked"
         assert (await store.status(alice)).locked
 
     async def test_A20_wrong_codes_count_together_with_those_here(self, world, alice):
         stores = [await world.open(wrong_codes=4), await world.open(wrong_codes=4)]
         await world.enrol(stores[0])
-        await asyncio.gather(*(stores[n % 2].count_wrong_code(alice) for n in range(3)))
+        await asyncio.gather(*(stores[n % 2].guess(alice) for n in range(3)))
         assert (await world.verify(stores[0], "000000")).result == "wrong"
         assert (await world.verify(stores[0], world.code())).result == "locked"
 
     async def test_A20_only_a_right_code_makes_up_for_wrong_ones(self, world, alice):
         store = await world.open(wrong_codes=2)
         for reason in ("code", "approved"):
-            await store.count_wrong_code(alice)
+            await store.guess(alice)
             await store.admit(alice, replace(world.success(), reason=reason), (), codeless=False)
             assert not (await store.status(alice)).locked
-        await store.count_wrong_code(alice)
+        await store.guess(alice)
         assert (await store.status(alice)).locked
+
+    async def test_a_guess_that_was_none_is_taken_back(self, world, alice):
+        store = await world.open(wrong_codes=3)
+        first, second, third = [await store.guess(alice) for _ in range(3)]
+        assert (first, second) == (0.0, 0.0)
+        assert await store.guess(alice) is None, "the third has locked it"
+        await store.take_back(alice.key, third)
+        assert not (await store.status(alice)).locked
+        await store.take_back(alice.key, second)
+        assert await store.guess(alice) == 0.0
+        assert await store.guess(alice) > 0.0
+        await store.take_back(alice.key, first)
+        assert (await store.status(alice)).locked, "by a later one, which was wrong"
 
     async def test_A20_guesses_that_were_under_way_at_a_lock_do_not_unlock(self, world, alice):
         stores = [await world.open(wrong_codes=3), await world.open(wrong_codes=3)]
         for count in range(3, 20):
-            await asyncio.gather(*(stores[n % 2].count_wrong_code(alice) for n in range(count)))
+            await asyncio.gather(*(stores[n % 2].guess(alice) for n in range(count)))
             assert (await stores[0].status(alice)).locked
             world.now += 15 * 60
             await stores[0].admit(alice, world.success(), ())
@@ -193,8 +206,7 @@ class TestReuse:
         store = await world.open()
         for identity, key in ((alice, "k"), (alice, "l"), (bob, "m")):
             await store.admit(identity, approved(world), (), grant=Grant(key, 60, 9))
-        store.forget_reuse(alice.key)
-        await store.leave_prompt("", "")  # what was noted before is written by now
+        await store.forget_reuse(alice.key)
         assert await store.reuse(alice, "k", world.success()) is None
         assert await store.reuse(alice, "l", world.success()) is None
         assert await store.reuse(bob, "m", world.success())
@@ -202,7 +214,7 @@ class TestReuse:
     async def test_A20_nobody_who_is_locked_uses_it(self, world, alice):
         store = await world.open(wrong_codes=1)
         await store.admit(alice, approved(world), (), grant=Grant("k", 60, 1))
-        await store.count_wrong_code(alice)
+        await store.guess(alice)
         assert await store.reuse(alice, "k", world.success()) is None
         world.now += 15 * 60
 
