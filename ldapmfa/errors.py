@@ -32,13 +32,18 @@ class FactorDown(LdapMfaError):  # noqa: N818 - see DirectoryDown
 
     asked = True
 
-    def __init__(self, text: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, text: str, *, retry_after: float | None = None, asked: bool | None = None) -> None:
         super().__init__(text)
         self.retry_after = retry_after
+        if asked is not None:
+            self.asked = asked
 
 
 class FactorUnreachable(FactorDown):
-    """The service can't have begun to ask anybody: the only failure for which fail_mode = "open" opens."""
+    """The service said nothing of having begun to ask: the only failure for which fail_mode = "open" opens.
+
+    `asked` all the same where an answer came (5xx) to a request that asks: it counts as a prompt.
+    """
 
     asked = False
 

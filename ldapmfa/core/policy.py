@@ -160,7 +160,9 @@ class Policy:
             return "cut" if self._of(directory) and refused == "whole" else "whole"
         if self.unenrolled == "refuse" and not self._of(directory):
             return "cut"
-        first: Shape = "cut" if (marked or recall.coded) and self._of(directory) else "whole"
+        if marked and self._of(directory):
+            return "cut"  # who has such a password adds a keyword; strangers' refusals must not change it for others
+        first: Shape = "cut" if recall.coded and self._of(directory) else "whole"
         if refused != first:
             return first
         return "whole" if first == "cut" else "cut"

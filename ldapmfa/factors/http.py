@@ -13,6 +13,7 @@ then it is FactorUnreachable too. A certificate that is not accepted, a redirect
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import ssl
@@ -47,6 +48,10 @@ OPENING: Final = 64
 _CUT: Final = ("Server disconnected", "peer closed connection")
 #: What the ssl module raises, and is no mistake of TLS: more is waited for, or the connection is cut.
 _NOT_TLS: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError, ssl.SSLZeroReturnError, ssl.SSLEOFError)
+#: Failures to connect that are this machine's fault, and no outage of the service.
+_OUR_OWN: Final = frozenset(
+    (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL, errno.EACCES, errno.EPERM)
+)
 _OK, _REDIRECT, _TOO_MANY, _BROKEN, _GATEWAY_TIMEOUT = 200, 300, 429, 500, 504
 
 
@@ -154,6 +159,8 @@ class Http:
         name = self._name
         if _is_tls(error):
             return FactorDown(f"{name}: its TLS certificate is not accepted, or TLS failed: {_tls_words(error)}")
+        if any(getattr(cause, "errno", None) in _OUR_OWN for cause in _causes(error)):
+            return FactorDown(f"{name}: no connection can be opened from here: out of descriptors, memory or ports")
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             return FactorUnreachable(f"{name}: can't be connected to ({type(error).__name__})")
         if isinstance(error, httpx.PoolTimeout):
@@ -170,7 +177,7 @@ class Http:
         if status >= _BROKEN:
             # a gateway that has lost patience says nothing of what became of the request
             kind = FactorDown if status == _GATEWAY_TIMEOUT and not asks_nobody else FactorUnreachable
-            raise kind(f"{name}: answers {status}", retry_after=self._retry_after(answer))
+            raise kind(f"{name}: answers {status}", retry_after=self._retry_after(answer), asked=not asks_nobody)
         if status == _TOO_MANY and status not in passes:
             raise FactorDown(f"{name}: too many requests ({status})", retry_after=self._retry_after(answer))
         if status < _OK or _REDIRECT <= status < _REDIRECT + 100:
@@ -229,9 +236,10 @@ class Connections(httpx.AsyncBaseTransport):
             try:
                 answer = await connection.handle_async_request(request)
             except BaseException:
-                await self._release(connection)
+                await self._give_up(connection)
                 raise
-        answer.stream = _Stream(cast("httpx.AsyncByteStream", answer.stream), partial(self._release, connection))
+        stream = cast("httpx.AsyncByteStream", answer.stream)
+        answer.stream = _Stream(stream, partial(self._release, connection), partial(self._give_up, connection))
         return answer
 
     async def _turn(self) -> tuple[httpx.AsyncHTTPTransport, ExitStack]:
@@ -259,6 +267,11 @@ class Connections(httpx.AsyncBaseTransport):
         while self._free and (self._closed or self._free[0][0] < now - KEPT_SECONDS):
             await self._free.popleft()[1].aclose()
 
+    async def _give_up(self, connection: httpx.AsyncHTTPTransport) -> None:
+        """Close what was not used to the end: cancelled, it may count itself as in use for ever."""
+        self._room.release()
+        await connection.aclose()
+
     async def aclose(self) -> None:
         """Close the connections, those that are in use as soon as they are not."""
         self._closed = True
@@ -267,23 +280,32 @@ class Connections(httpx.AsyncBaseTransport):
 
 
 class _Stream(httpx.AsyncByteStream):
-    """The body of an answer, whose connection is in use until it is closed."""
+    """The body of an answer, whose connection is in use until it is closed: kept then, if all of it was read."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, release: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, stream: httpx.AsyncByteStream, keep: Callable[[], Awaitable[None]], give_up: Callable[[], Awaitable[None]]
+    ) -> None:
         self._stream = stream
-        self._release: Callable[[], Awaitable[None]] | None = release
+        self._keep = keep
+        self._give_up = give_up
+        self._whole = self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for part in self._stream:
             yield part
+        self._whole = True
 
     async def aclose(self) -> None:
-        release, self._release = self._release, None
+        if self._closed:
+            return
+        self._closed = True
         try:
             await self._stream.aclose()
+        except BaseException:
+            self._whole = False
+            raise
         finally:
-            if release:
-                await release()
+            await (self._keep() if self._whole else self._give_up())
 
 
 def _is_tls(error: BaseException) -> bool:

@@ -40,7 +40,7 @@ from ldapmfa.factors.privacyidea_answers import (
     verdict,
     why_of,
 )
-from ldapmfa.factors.service import Answer, CodeSent, Denied, Prompt, Started, Tools, Waiting
+from ldapmfa.factors.service import Answer, CodeSent, Denied, Prompt, Started, Tools, Waiting, Why
 
 #: Seconds that are spent on taking a question back, and on what is under way at the end.
 CANCEL_SECONDS: Final = 3.0
@@ -205,8 +205,9 @@ class PrivacyIdea:
             with suppress(FactorDown):
                 said = verdict(await self._check(prompt, {"pass": ""}), None, "no-method")
                 if isinstance(said, Denied):
-                    return Denied("not-enrolled" if said.why == "not-enrolled" else "no-method", said.detail)
-        return Denied(why_of(message, "no-method"), message or "no token that can be asked like this")
+                    why: Why = "not-enrolled" if said.why == "not-enrolled" else "no-method"
+                    return Denied(why, said.detail, asked=True)
+        return Denied(why_of(message, "no-method"), message or "no token that can be asked like this", asked=True)
 
     async def wait(self, prompt: Prompt, waiting: Waiting) -> Answer:
         """Poll until the push is answered; what counts is the check afterwards."""

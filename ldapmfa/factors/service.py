@@ -64,10 +64,14 @@ class Allowed:
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """The service says no. `detail` is for the record: its own words, without anything secret."""
+    """The service says no. `detail` is for the record: its own words, without anything secret.
+
+    `asked`: the user may have been asked, or sent something, though the answer sounds as if nobody was.
+    """
 
     why: Why
     detail: str = ""
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

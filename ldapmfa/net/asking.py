@@ -9,6 +9,7 @@ is asked, and what an answer means for the login.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -40,6 +41,12 @@ CANCEL: Final = 3.0
 LOOK: Final = 0.25
 #: Answers by which an owner, or a service, says that it may have been somebody else.
 SPOILING: Final = frozenset({"denied", "fraud", "locked-at-service"})
+
+
+#: What a service says of a code that was no guess; whatever else it says no by may hide that the code was wrong.
+_NO_GUESS: Final = frozenset(
+    {"not-enrolled", "no-method", "throttled", "replayed-code", "locked-at-service", "no-answer"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,19 +137,22 @@ class Asking:
 
     async def _ask(self) -> None:
         prompt = self._prompt
+        end = self._clock.seconds() + prompt.seconds + SLACK
         counts = True
         answer: Answer | None = None
         try:
             try:
-                started = await self._guarded.start(prompt)
+                async with Deadline(self._clock, prompt.seconds + SLACK):
+                    started = await self._guarded.start(prompt)
             except FactorDown as down:
                 counts = down.asked
                 raise
             self._prompt = prompt = replace(prompt, password=None)
             if isinstance(started, Waiting):
-                answer = await self._waited(prompt, started)
+                answer = await self._waited(prompt, started, end - self._clock.seconds())
             else:
-                counts = not (isinstance(started, Denied) and started.why in ("not-enrolled", "no-method"))
+                # "no-method" counts, though nobody is asked: it tells whoever is patient that the password was right
+                counts = not (isinstance(started, Denied) and started.why == "not-enrolled" and not started.asked)
                 answer = started if isinstance(started, Allowed) else None
                 await self._end(counts=counts, answer=answer)
                 _settle(self.started, started)
@@ -160,14 +170,14 @@ class Asking:
             for future in (self.started, self.answered):
                 future.cancel()
 
-    async def _waited(self, prompt: Prompt, waiting: Waiting) -> Answer | None:
-        """The answer, if anybody still wants it; it is in the store before it is given."""
+    async def _waited(self, prompt: Prompt, waiting: Waiting, seconds: float) -> Answer | None:
+        """The answer, if it comes within `seconds` and anybody wants it; it is in the store before it is given."""
         answer: Answer | None = None
         if not self._left or self._late:
             self._waits = True
             _settle(self.started, waiting)
             try:
-                async with Deadline(self._clock, prompt.seconds + SLACK):
+                async with Deadline(self._clock, max(0.0, seconds)):
                     answer = await self._guarded.wait(prompt, waiting)
             except DeadlineExceeded:
                 pass
@@ -226,6 +236,7 @@ class Inquiry:
         "_left",
         "_services",
         "_shared",
+        "_sharing",
         "_store",
         "_terms",
         "_typed",
@@ -244,7 +255,9 @@ class Inquiry:
         entropy: Callable[[int], bytes],
         keep: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         askings: set[Asking],
+        sharing: Counter[str],
     ) -> None:
+        self._sharing = sharing
         self._services = services
         self._store = store
         self._terms = terms
@@ -374,12 +387,23 @@ class Inquiry:
         return Answered(given=isinstance(answer, Allowed), why="denied")
 
     async def _shared_answer(self, account: str, key: str) -> Answered:
-        """Wait until the other one's prompt is over; whether it counts for this bind the store says then."""
-        while await self._store.is_open(account, key):
-            if self._left() <= 0:
-                return Answered(given=False, why="no-answer")
-            never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            await within(self._clock, min(LOOK, self._left()), never)
+        """Wait until the other one's prompt is over; whether it counts for this bind the store says then.
+
+        No more wait than a success can count for.
+        """
+        if self._sharing[key] >= max(1, self._terms.reuse_uses):
+            return Answered(given=False, why="asked-already")
+        self._sharing[key] += 1
+        try:
+            while await self._store.is_open(account, key):
+                if self._left() <= 0:
+                    return Answered(given=False, why="no-answer")
+                never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                await within(self._clock, min(LOOK, self._left()), never)
+        finally:
+            self._sharing[key] -= 1
+            if not self._sharing[key]:
+                del self._sharing[key]
         return Answered(given=True)
 
     async def verify(self, identity: Identity, service: str, code: Secret, password: Secret) -> Answered | Unreachable:
@@ -403,7 +427,7 @@ class Inquiry:
                 return Answered(given=False, why=begun)
         try:
             answer = await guarded.verify(prompt, code, sent)
-            counts = isinstance(answer, Denied) and answer.why == "wrong-code"
+            counts = isinstance(answer, Denied) and answer.why not in _NO_GUESS
         except FactorUnreachable as error:
             return Unreachable(str(error))
         except asyncio.CancelledError:

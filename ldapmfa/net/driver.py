@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import traceback
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -92,20 +92,20 @@ class RefusedShapes:
 
     def __init__(self, clock: Any) -> None:
         self._clock = clock
-        self._shapes: OrderedDict[tuple[str, str], tuple[Shape, float]] = OrderedDict()
+        self._shapes: OrderedDict[tuple[str, ...], tuple[Shape, float]] = OrderedDict()
 
-    def __getitem__(self, key: tuple[str, str]) -> Shape | None:
+    def __getitem__(self, key: tuple[str, ...]) -> Shape | None:
         shape, at = self._shapes.get(key, (None, 0.0))
         return shape if self._clock.seconds() - at < _FORGOTTEN else None
 
-    def note(self, key: tuple[str, str], shape: Shape) -> None:
+    def note(self, key: tuple[str, ...], shape: Shape) -> None:
         """The directory refused `key` in this shape just now."""
         self._shapes[key] = (shape, self._clock.seconds())
         self._shapes.move_to_end(key)
         if len(self._shapes) > _REMEMBERED:
             self._shapes.popitem(last=False)
 
-    def forget(self, key: tuple[str, str]) -> None:
+    def forget(self, key: tuple[str, ...]) -> None:
         """The name logged in."""
         self._shapes.pop(key, None)
 
@@ -154,6 +154,7 @@ class Doorway:
     terms: Terms = field(default_factory=lambda: Terms(""))
     keep: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = _kept
     askings: set[Asking] = field(default_factory=set)  #: every prompt that is open, whoever waits for it
+    sharing: Counter[str] = field(default_factory=Counter)  #: how many binds share which prompt
     entropy: Callable[[int], bytes] = os.urandom
     alarm: Callable[[audit.LoginEnded], None] = lambda _event: None
     refusal_floor: float = 0.25
@@ -200,6 +201,7 @@ class Login:
             entropy=doorway.entropy,
             keep=doorway.keep,
             askings=doorway.askings,
+            sharing=doorway.sharing,
         )
 
     def abandon(self) -> None:
@@ -387,8 +389,10 @@ class Login:
     # -- the record
 
     @property
-    def _key(self) -> tuple[str, str]:
-        return self._directory.settings.identity_name, self._bind.attempt.normalised_name[:_KEPT]
+    def _key(self) -> tuple[str, ...]:
+        """A stranger's refusals elsewhere are no hint for this client's."""
+        client = str(self._bind.attempt.client or "")
+        return self._directory.settings.identity_name, self._bind.attempt.normalised_name[:_KEPT], client
 
     @property
     def _names(self) -> tuple[str, ...]:

@@ -57,6 +57,8 @@ from ldapmfa.wire import dn, ldap
 _GARBAGE: Final = 20_000
 #: How long clients may take to read the notice of disconnection at a stop, in seconds.
 FAREWELL: Final = 3.0
+#: Seconds within which most services have answered what needs nobody's thumb.
+SERVICE_FLOOR: Final = 1.0
 #: Letters and digits of a reference code: none that can be taken for another.
 _LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
@@ -242,6 +244,12 @@ def policy(config: Config, services: Mapping[str, Guarded], listen: Listen | Non
     )
 
 
+def refusal_floor(config: Config) -> float:
+    """Seconds before which no bind is refused: more where services are asked, whose time tells a right password."""
+    floor = config.login.refusal_floor
+    return max(floor, SERVICE_FLOOR) if any(name in config.factors for name in config.login.factors) else floor
+
+
 def terms(config: Config, listen: Listen) -> Terms:
     """How often a listener's logins ask, and for what their success counts again."""
     login = config.login
@@ -379,7 +387,7 @@ class LdapMfa(AsyncService):
                 "refused": RefusedShapes(self._reactor),
                 "keep": self._kept,
                 "alarm": _alarm,
-                "refusal_floor": config.login.refusal_floor,
+                "refusal_floor": refusal_floor(config),
                 **self._options,
             }
         )
@@ -459,11 +467,13 @@ class LdapMfa(AsyncService):
                 client.stop()
             except Exception as bug:  # noqa: BLE001 - one client's trouble must not be the others'
                 self._log.error("bug", reason=where(bug))
-        waited_until = loop.time() + FAREWELL + self._config.login.refusal_floor
+        taking = asyncio.ensure_future(self._take_back())  # whose logins are answered by that
+        waited_until = loop.time() + FAREWELL + refusal_floor(self._config)
         while self._clients and loop.time() < waited_until:  # noqa: ASYNC110 - seconds at most, once
             await asyncio.sleep(0.02)
         for client in tuple(self._clients):
             client.abort()
+        await taking
         await self._take_back()
         self._cancel()
         for guarded in self._services.values():

@@ -386,6 +386,7 @@ class Store(Listings, Prompts):
         def work(call: Call) -> int:
             count = call.write(statement)
             if count:
+                call.write(statements.FORGET_REUSE, account_key=change.account)
                 call.later(statements.ADD_CHANGE, **fields(change))
             return count
 

@@ -113,21 +113,37 @@ PARTNERS = ServiceRule("partners", ("push", "sms"), takes_codes=True, opens=True
 SERVICES = Policy(services=(DUO, ENTRA, RSA, PARTNERS))
 
 
+@pytest.mark.parametrize("coded", [False, True])
+@pytest.mark.parametrize("unenrolled", ["refuse", "password-only"])
+def test_where_services_ask_a_name_that_needs_no_delimiter_is_tried_both_ways_in_turn(unenrolled, coded):
+    """First as it was last time, or as it looks: a password often ends in digits."""
+    asks = Policy(unenrolled=unenrolled, services=(DUO,))
+    recall = Recall(coded=coded)
+    first, second = ("cut", "whole") if coded else ("whole", "cut")
+    assert shape(recall=recall, policy=asks) == first
+    assert shape(recall=recall, policy=asks, refused=first) == second
+    assert shape(recall=recall, policy=asks, refused=second) == first
+
+
 @pytest.mark.parametrize("marked", [False, True])
 @pytest.mark.parametrize("unenrolled", ["refuse", "password-only"])
-def test_where_services_ask_a_name_that_is_unknown_is_tried_both_ways_in_turn(unenrolled, marked):
-    """First as it looks: a password seldom ends like a keyword behind a delimiter, and often in digits."""
+def test_where_services_ask_what_is_remembered_counts(unenrolled, marked):
     asks = Policy(unenrolled=unenrolled, services=(DUO,))
-    first, second = ("cut", "whole") if marked else ("whole", "cut")
-    assert shape(policy=asks, marked=marked) == first
-    assert shape(policy=asks, marked=marked, refused=first) == second
-    assert shape(policy=asks, marked=marked, refused=second) == first
     assert shape(recall=Recall(codeless=True), policy=asks, marked=marked) == "whole"
     assert shape(recall=Recall(codeless=True), policy=asks, marked=marked, refused="cut") == "whole"
     assert shape(recall=Recall(codeless=True), policy=asks, marked=marked, refused="whole") == "cut"
     for known in (Recall(enrolled=True), Recall(codeless=True, enrolled=True), Recall(pending=True)):
         for refused in (None, "cut", "whole"):
             assert shape(recall=known, refused=refused, policy=asks, marked=marked) == "cut"
+
+
+@pytest.mark.parametrize("refused", [None, "cut", "whole"])
+@pytest.mark.parametrize("coded", [False, True])
+def test_A18_A22_what_stands_behind_a_delimiter_is_cut_whatever_was_refused_before(refused, coded):
+    """Else a typo, or a stranger without any password, would send the next right password to the directory as a whole."""
+    for unenrolled in ("refuse", "password-only"):
+        asks = Policy(unenrolled=unenrolled, services=(DUO,))
+        assert shape(recall=Recall(coded=coded), refused=refused, policy=asks, marked=True) == "cut"
 
 
 @pytest.mark.parametrize("policy", [Policy(), Policy(services=(PARTNERS,))], ids=["none", "of another directory"])

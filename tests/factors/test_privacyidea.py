@@ -230,7 +230,9 @@ async def test_users_that_can_not_be_asked(tmp_path):
             "no-method", "no token that can be asked like this; those that there are: totp"
         )
         users["bob", ""] = {"PIPU1": Token("push", locked=True)}
-        assert await bench.service.start(prompt(user="bob")) == Denied("locked-at-service", "Failcounter exceeded")
+        assert await bench.service.start(prompt(user="bob")) == Denied(
+            "locked-at-service", "Failcounter exceeded", asked=True
+        )
 
 
 async def test_that_nobody_was_asked_does_not_mean_that_nobody_is_enrolled(tmp_path):

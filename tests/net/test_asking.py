@@ -360,10 +360,12 @@ async def test_A21_fifty_binds_at_two_workers_ask_once_at_a_time_and_five_times_
         (FactorDown("it may have asked"), True),
         (ValueError(), True),
         (Denied("not-enrolled"), False),
-        (Denied("no-method"), False),
+        (Denied("not-enrolled", asked=True), True),
+        (Denied("no-method"), True),
+        (FactorUnreachable("answers 502", asked=True), True),
         (FactorUnreachable("it can't have asked"), False),
     ],
-    ids=lambda value: value if isinstance(value, bool) else repr(value).partition(" ")[0],
+    ids=lambda value: value if isinstance(value, bool) else repr(value)[:60],
 )
 async def test_A21_whatever_may_have_reached_the_owner_counts(house, begins, counts):
     house.table = ServiceTable(kind="owner", failures=100)
@@ -850,7 +852,7 @@ async def test_a_stop_takes_back_what_is_asked(house, monkeypatch):
     monkeypatch.setattr(service, "FAREWELL", 0.2)
     await opened(house, late_seconds=60.0)
     program = service.LdapMfa.__new__(service.LdapMfa)
-    program._config = SimpleNamespace(login=SimpleNamespace(refusal_floor=0.0))
+    program._config = SimpleNamespace(login=SimpleNamespace(refusal_floor=0.0, factors=()), factors={})
     program._clients, program._ports, program._tasks = house.clients, [], set()
     program._log = SimpleNamespace(info=lambda *_: None, error=lambda *_, **__: None)
     program._store, program._directories = house.store, {"default": house.directory}

@@ -18,6 +18,8 @@ pytestmark = pytest.mark.xdist_group("many-pushes")
 MANY = 2000
 #: Seconds that each owner takes.
 SECONDS = 5
+#: Connections to the directory that wait for another login, by default.
+SPARE = 64
 
 
 @pytest.fixture(scope="module")
@@ -64,33 +66,35 @@ async def test_two_thousand_pushes_at_once(directory, tmp_path):
     users = [directory.user(f"bulk{number:04d}") for number in range(MANY)]
     with Duo(tmp_path) as duo:
         duo.users, duo.after = {user.name: User() for user in users}, SECONDS
+        # the service, the directory and two thousand clients share a few processors with the proxy
+        services = {"duo": duo.settings() | {"connect_timeout": 20, "response_timeout": 30}}
         login = 'factors = ["duo"]\ndeadline = 60'
-        with Proxy(directory, tmp_path / "proxy", login=login, services={"duo": duo.settings()}) as proxy:
-            pid = proxy.process.popen.pid
+        with Proxy(directory, tmp_path / "proxy", login=login, services=services) as proxy:
+            pid, most = proxy.process.popen.pid, []
             before = sockets(pid)
-            most = []
 
             async def watch():
                 while True:
                     most.append(threads(pid))
                     await asyncio.sleep(0.1)
 
-            async def play():
-                links = [await asyncio.open_connection(proxy.host, proxy.port) for _ in users]
-                watching = asyncio.ensure_future(watch())
-                began = time.monotonic()
+            links = [await asyncio.open_connection(proxy.host, proxy.port) for _ in users]
+            watching = asyncio.ensure_future(watch())
+            began = time.monotonic()
+            async with asyncio.timeout(60):
                 codes = await log_in(links, users)
-                took = time.monotonic() - began
-                watching.cancel()
-                for _, writer in links:
-                    writer.close()
-                return codes, took
-
-            codes, took = await play()
-            print(codes, took, max(most), collections.Counter(r["reason"] + str(r.get("detail")) for r in proxy.records()), duo.web.most_connections)
+            assert time.monotonic() - began >= SECONDS
+            watching.cancel()
             assert codes == {ldap.SUCCESS: MANY}
-            assert {record["reason"] for record in proxy.records()} == {"approved"}
+            assert collections.Counter(record["reason"] for record in proxy.records()) == {"approved": MANY}
             assert len(duo.asked) == MANY
-            assert took < 45
             assert max(most) <= 8
-            print("CPU", Path(f"/proc/{pid}/stat").read_text().split()[13:15])
+            for _, writer in links:
+                writer.close()
+            # what is left are connections to the service and the directory that wait for the next login
+            for _ in range(100):
+                left = sockets(pid) - before - duo.web.connections - SPARE
+                if left <= 0:
+                    break
+                await asyncio.sleep(0.1)
+            assert left <= 0

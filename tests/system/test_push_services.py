@@ -34,11 +34,7 @@ def asking(proxy, program, names):
         for raw, name in zip(raws, names, strict=True):
             user = proxy.directory.user(name)
             raw.send(bind(1, user.dn, user.password))
-        try:
-            wait_for(lambda: program.actions().count("start") == before + len(names), 5)
-        except TimeoutError:
-            print("DBG", program.actions(), program.mistakes, proxy.log.read_text(), names, program.requests)
-            raise
+        wait_for(lambda: program.actions().count("start") == before + len(names), 20)
         wait_for(lambda: len({asked[1] for asked in program.asked if asked[0] == "poll"}) >= before + len(names), 20)
         yield raws
 
@@ -72,13 +68,7 @@ def test_A09_a_client_that_leaves_takes_its_prompt_back_and_nothing_is_left(slap
         for times in (1, 2):  # the same accounts again: no prompt stays open
             with asking(proxy, program, NAMES):
                 assert sockets(pid) >= before + 2 * len(NAMES)
-            try:
-                wait_for(lambda times=times: program.actions().count("cancel") == 1 + times * len(NAMES), 10)
-            except TimeoutError:
-                lost = set(transactions(program, "start")) - set(transactions(program, "cancel"))
-                print("DBG", times, collections.Counter(program.actions()), len(lost), [(a, q.get("user")) for a, t, q in program.asked if t in lost][:6],  [(a, q.get("user")) for a, t, q in program.asked if t in lost][-3:], sockets(pid), program.connections, program.mistakes)
-                print("DBG", collections.Counter(r["reason"] for r in proxy.records()), [line for line in proxy.log.read_text().splitlines() if "LoginEnded" not in line])
-                raise
+            wait_for(lambda times=times: program.actions().count("cancel") == 1 + times * len(NAMES), 10)
             wait_for(lambda: sockets(pid) <= before + program.connections, 10)
         assert sorted(transactions(program, "cancel")) == sorted(transactions(program, "start"))
         assert {record["reason"] for record in proxy.records()} == {"client-left"}
