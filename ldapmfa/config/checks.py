@@ -103,13 +103,15 @@ def goes_with_uris(starttls: bool, info: ValidationInfo) -> None:  # noqa: FBT00
         raise ValueError("does not go with ldaps:// in uris or global_catalog: write ldap:// there, or remove starttls")
 
 
-@when_read
-def one_password(password: object, info: ValidationInfo) -> None:
-    """A service account's password is given in one of two ways."""
-    if "password_file" in info.data and (password is None) == (info.data["password_file"] is None):
-        raise ValueError(
-            "is missing, and password_file too: give one" if password is None else "or password_file: keep one"
-        )
+def secret_or_file(name: str) -> AfterValidator:
+    """A secret is given in one of two ways: as `name`, or in the file that `name`_file names."""
+    file = f"{name}_file"
+
+    def check(secret: object, info: ValidationInfo) -> None:
+        if file in info.data and (secret is None) == (info.data[file] is None):
+            raise ValueError(f"is missing, and {file} too: give one" if secret is None else f"or {file}: keep one")
+
+    return when_read(check)
 
 
 @when_read

@@ -14,12 +14,14 @@ from ldapmfa.config.tables import ServiceTable
 
 #: The entry-point group factors are found in; an entry's name is the kind of its factor.
 GROUP: Final = "ldapmfa.factors"
+#: Where ours are.
+OURS: Final = "ldapmfa.factors."
 
 
 def installed() -> dict[str, EntryPoint]:
-    """The entry points of all factors, by kind; of two with one name the first that is found."""
+    """The entry points of all factors, by kind; of two with one name ours, or else the one that comes first."""
     found: dict[str, EntryPoint] = {}
-    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.value):
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: (not entry.value.startswith(OURS), entry.value)):
         found.setdefault(entry.name, entry)
     return found
 
@@ -50,6 +52,6 @@ def own_tables() -> dict[str, type[ServiceTable]]:
     tables = {
         name: table_of(loaded(entry))
         for name, entry in sorted(installed().items())
-        if entry.value.startswith("ldapmfa.factors.")
+        if entry.value.startswith(OURS)
     }
     return {name: table for name, table in tables.items() if table}

@@ -120,7 +120,7 @@ class ServiceAccount(Table):
         None, examples=["/etc/ldapmfa/service-account.password"]
     )
     """The file that holds its password, the better place for it; a line end after it is ignored."""
-    password: Annotated[SecretStr | None, checks.one_password] = Field(None, examples=["secret"])
+    password: Annotated[SecretStr | None, checks.secret_or_file("password")] = Field(None, examples=["secret"])
     """Its password itself, instead of password_file."""
 
     def secret(self) -> Secret:

@@ -263,6 +263,32 @@ def _factor(value: str) -> str:
     return value
 
 
+def web_url(example: str) -> AfterValidator:
+    """A URL below which a service is: https://, or http:// on this machine; without a slash at its end."""
+
+    def check(text: str) -> str:
+        try:
+            parts = urlsplit(text)
+            host = parts.hostname or ""
+            wrong = parts.port == 0 or not re.fullmatch(r"[\w.:-]+", host) or not text.isprintable() or " " in text
+        except ValueError:
+            raise ValueError(f'is no URL; for example "{example}"') from None
+        if wrong or parts.scheme not in {"https", "http"} or "@" in parts.netloc or "?" in text or "#" in text:
+            raise ValueError(f'must be a URL without query, for example "{example}"')
+        if parts.scheme == "http" and not _is_loopback(host):
+            raise ValueError("must begin with https://, as secrets cross the network")
+        return text.rstrip("/")
+
+    return AfterValidator(check)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def _method(value: str) -> str:
     if not METHOD.fullmatch(value):
         raise ValueError(

@@ -104,7 +104,7 @@ def load(names: Sequence[str]) -> dict[str, CodeFactor]:
         if plugins.table_of(made) is None:
             try:
                 found[name] = made()
-            except TypeError as error:
+            except (TypeError, AttributeError) as error:
                 mistakes.append(f"login.factors: {name!r} can't be constructed: {error}")
     if mistakes:
         raise ConfigError(mistakes)
@@ -126,7 +126,7 @@ def load_services(
         if kind in classes:
             try:
                 made[name] = classes[kind](tables[name], tools(name))
-            except (TypeError, ValueError, OSError) as error:
+            except (TypeError, AttributeError, ValueError, OSError) as error:
                 why = error.strerror if isinstance(error, OSError) else error
                 mistakes.append(f"factors.{name}: can't be used: {why}")
     if mistakes:

@@ -19,7 +19,7 @@ from ipaddress import IPv6Address, ip_address
 from typing import Annotated, Any, ClassVar, Final, Literal
 from urllib.parse import urlencode
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
+from pydantic import AfterValidator, Field, SecretStr
 
 from ldapmfa.audit import printable
 from ldapmfa.config import checks
@@ -47,13 +47,6 @@ def _host(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?", text):
         raise ValueError('must be the API hostname alone, such as "api-12345678.duosecurity.com"')
     return text
-
-
-def _one_key(key: object, info: ValidationInfo) -> None:
-    if "secret_key_file" in info.data and (key is None) == (info.data["secret_key_file"] is None):
-        raise ValueError(
-            "is missing, and secret_key_file too: give one" if key is None else "or secret_key_file: keep one"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +81,7 @@ class Duo:
             None, examples=["/etc/ldapmfa/duo.secret-key"]
         )
         """The file that holds its secret key, the better place for it; a line end after it is ignored."""
-        secret_key: Annotated[SecretStr | None, checks.when_read(_one_key)] = Field(None, examples=["secret"])
+        secret_key: Annotated[SecretStr | None, checks.secret_or_file("secret_key")] = Field(None, examples=["secret"])
         """Its secret key itself, instead of secret_key_file."""
         hostname: Text | None = Field(None, examples=["ldapmfa1.example.com"])
         """What a push calls this machine; its own name if not given."""

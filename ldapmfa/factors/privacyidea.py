@@ -14,15 +14,14 @@ import asyncio
 import re
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
-from ipaddress import ip_address
 from typing import Annotated, Any, ClassVar, Final, TypeVar, cast
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
+from pydantic import Field, SecretStr, ValidationInfo
 
 from ldapmfa.config import checks
 from ldapmfa.config.tables import HttpTable
-from ldapmfa.config.values import File, Seconds, Text
+from ldapmfa.config.values import File, Seconds, Text, web_url
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import FactorDown, FactorUnreachable
 from ldapmfa.factors.http import Http, Reply
@@ -54,27 +53,6 @@ _SERIAL: Final = re.compile(r"[A-Za-z0-9_.-]{1,40}")
 
 
 # -- the settings
-
-
-def _url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        host = parts.hostname or ""
-        wrong = parts.port == 0 or not re.fullmatch(r"[\w.:-]+", host) or not text.isprintable() or " " in text
-    except ValueError:
-        raise ValueError("is no URL") from None
-    if wrong or parts.scheme not in {"https", "http"} or "@" in parts.netloc or "?" in text or "#" in text:
-        raise ValueError('must be the URL below which /validate/check is, for example "https://mfa.example.com"')
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise ValueError("must begin with https://, as codes and the account's password cross the network")
-    return text.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _given(info: ValidationInfo, *names: str) -> bool:
@@ -112,7 +90,7 @@ class PrivacyIdea:
     class Table(HttpTable):
         """How privacyIDEA is reached, and by which administrator users are asked."""
 
-        url: Annotated[Text, AfterValidator(_url)] = Field(examples=["https://mfa.example.com"])
+        url: Annotated[Text, web_url("https://mfa.example.com")] = Field(examples=["https://mfa.example.com"])
         """Where it is: what stands before /validate/check."""
         realm: Text | None = Field(None, examples=["staff"])
         """The realm in which users are looked for; privacyIDEA's default realm if not given."""

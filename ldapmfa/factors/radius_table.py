@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
+from pydantic import AfterValidator, Field, SecretStr
 
 from ldapmfa.config import ServiceTable, checks
 from ldapmfa.config.values import File, Flag, Number, Seconds, Whole
@@ -47,12 +47,6 @@ def _template(*names: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-@checks.when_read
-def _one_secret(secret: object, info: ValidationInfo) -> None:
-    if "secret_file" in info.data and (secret is None) == (info.data["secret_file"] is None):
-        raise ValueError("is missing, and secret_file too: give one" if secret is None else "or secret_file: keep one")
-
-
 class RadiusTable(ServiceTable):
     """A RADIUS server that asks for a second factor: NPS with Microsoft's extension, RSA, Okta, FreeRADIUS ..."""
 
@@ -63,7 +57,7 @@ class RadiusTable(ServiceTable):
     nobody listens there: one that is silent may be asking the user already, and two would ask twice."""
     secret_file: Annotated[File | None, checks.is_password] = Field(None, examples=["/etc/ldapmfa/radius.secret"])
     """The file that holds the shared secret, the same for all servers; a line end after it is ignored."""
-    secret: Annotated[SecretStr | None, _one_secret] = Field(None, examples=["a long random text"])
+    secret: Annotated[SecretStr | None, checks.secret_or_file("secret")] = Field(None, examples=["a long random text"])
     """The shared secret itself, instead of secret_file."""
     push_password: Annotated[str, _template("password", "method")] = "{password}"  # noqa: S105 - a template
     """What the server gets as password when the user is to be asked: {password} is the one that the directory accepted,

@@ -14,17 +14,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, cast, get_args
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
 
 from ldapmfa.audit import printable
 from ldapmfa.config import checks
 from ldapmfa.config.tables import HttpTable, ServiceTable
-from ldapmfa.config.values import File, Flag, Number, Whole
+from ldapmfa.config.values import File, Flag, Number, Whole, web_url
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import FactorDown, FactorUnreachable
 from ldapmfa.factors.http import Http, Reply
@@ -63,27 +61,6 @@ def signature(key: Secret, direction: str, action: str, stamps: Sequence[str], b
 # -- the settings
 
 
-def _url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-        host = parts.hostname or ""
-        wrong = parts.port == 0 or not re.fullmatch(r"[\w.:-]+", host) or not text.isprintable() or " " in text
-    except ValueError:
-        raise ValueError("is no URL") from None
-    if wrong or parts.scheme not in {"https", "http"} or "@" in parts.netloc or "?" in text or "#" in text:
-        raise ValueError('must be a URL without query, for example "https://approve.example.com/ldapmfa"')
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise ValueError("must begin with https://, as what is asked and answered crosses the network")
-    return text.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _goes_without_proxy(url: str, info: ValidationInfo) -> str:
     if url.startswith("http://") and info.data.get("proxy"):
         raise ValueError("must begin with https:// where there is a proxy")
@@ -105,9 +82,7 @@ def _file_is_long_enough(file: Path, _: ValidationInfo) -> None:
 
 
 @checks.when_read
-def _one_secret(secret: SecretStr | None, info: ValidationInfo) -> None:
-    if "secret_file" in info.data and (secret is None) == (info.data["secret_file"] is None):
-        raise ValueError("is missing, and secret_file too: give one" if secret is None else "or secret_file: keep one")
+def _secret_is_long_enough(secret: SecretStr | None, _: ValidationInfo) -> None:
     if secret is not None:
         _is_long_enough(secret.get_secret_value().encode())
 
@@ -122,14 +97,16 @@ def _words(names: tuple[str, ...]) -> tuple[str, ...]:
 class WebhookTable(HttpTable):
     """A program of yours that asks users, or checks their codes, by a small signed contract over HTTP."""
 
-    url: Annotated[str, AfterValidator(_url), AfterValidator(_goes_without_proxy)] = Field(
+    url: Annotated[str, web_url("https://approve.example.com/ldapmfa"), AfterValidator(_goes_without_proxy)] = Field(
         examples=["https://approve.example.com/ldapmfa"]
     )
     """Where it is: /start, /poll, /verify, /cancel and /health are added. http:// is for a program on this machine."""
     secret_file: Annotated[File | None, _file_is_long_enough] = Field(None, examples=["/etc/ldapmfa/webhook.secret"])
     """The file that holds the secret that signs both directions, at least 32 octets as they stand; a line end after it
     is ignored. Each program has a secret of its own."""
-    secret: Annotated[SecretStr | None, _one_secret] = Field(None, examples=["0123456789abcdef0123456789abcdef"])
+    secret: Annotated[SecretStr | None, checks.secret_or_file("secret"), _secret_is_long_enough] = Field(
+        None, examples=["0123456789abcdef0123456789abcdef"]
+    )
     """The secret itself, instead of secret_file."""
     methods: Annotated[tuple[str, ...], AfterValidator(_words)] = ("push",)
     """The methods it knows, as they can be named in [login] keywords."""

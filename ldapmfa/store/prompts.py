@@ -88,6 +88,8 @@ class Prompts:
             for _id, open_key, left in call.read(statements.PROMPT, account_key=account, now=now):
                 equal = open_key == key and (shares or (takes_over and bool(left)))
                 return "shared" if equal else "asked-already"
+            if (shares or takes_over) and call.read(statements.REUSABLE, key=key, account_key=account, now=now):
+                return "shared"  # it was answered since this bind looked
             since = now - within
             if call.read(statements.COUNT_PROMPTS, account_key=account, since=since)[0][0] >= prompts:
                 return "too-many-prompts"

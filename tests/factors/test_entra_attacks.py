@@ -23,7 +23,8 @@ async def test_A24_begin_opens_only_where_nobody_can_have_been_asked(tmp_path, k
         with pytest.raises(FactorDown) as caught:
             await run.it.start(prompt("push"))
         assert type(caught.value) is failure
-        assert caught.value.asked == (failure is FactorDown)
+        # a 5xx may open, and counts as a prompt all the same: somebody was there
+        assert caught.value.asked == (failure is FactorDown or "answers 5" in str(caught.value))
         assert caught.value.retry_after == (7 if "headers" in more else None)
         assert SECRET not in str(caught.value)
         await down(run.it.verify(prompt(), Secret(b"123456"), None))

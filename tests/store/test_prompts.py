@@ -97,6 +97,15 @@ class TestQuestions:
         assert await store.is_open(alice.key, "k")
         assert not await store.is_open(alice.key, "l")
 
+    @pytest.mark.parametrize(("shares", "takes_over", "begun"), [(True, False, "shared"), (False, True, "shared"), (False, False, "begun")])
+    async def test_A21_who_looked_before_it_was_answered_shares_it(self, world, alice, shares, takes_over, begun):
+        store = await world.open()
+        assert await begin(store, alice) == "begun"
+        await store.end_prompt(alice.key, "1", grant=Grant("k", 60, 1, "late-approval"), factor="duo")
+        assert await begin(store, alice, "2", "l", shares=shares, takes_over=takes_over) == "begun"
+        await store.end_prompt(alice.key, "2")
+        assert await begin(store, alice, "3", shares=shares, takes_over=takes_over) == begun
+
     async def test_A20_nobody_who_is_locked_is_asked(self, world, alice):
         store = await world.open(wrong_codes=2)
         await store.guess(alice)

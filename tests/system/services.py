@@ -10,7 +10,6 @@ Duo and Entra are fakes over TLS, privacyIDEA and FreeRADIUS real ones, and behi
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import subprocess
@@ -19,7 +18,7 @@ import threading
 import time
 
 import pyotp
-from fakes.duo import Duo, User, phone
+from fakes.duo import Duo, User
 from fakes.entra import SECRET, Entra
 from fakes.entra import User as EntraUser
 from fakes.web import Web
