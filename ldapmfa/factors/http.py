@@ -158,13 +158,15 @@ class Http:
         """What became of a request that got no answer."""
         name = self._name
         if _is_tls(error):
-            return FactorDown(f"{name}: its TLS certificate is not accepted, or TLS failed: {_tls_words(error)}")
+            what = f"{name}: its TLS certificate is not accepted, or TLS failed: {_tls_words(error)}"
+            return FactorDown(what, asked=False)
         if any(getattr(cause, "errno", None) in _OUR_OWN for cause in _causes(error)):
-            return FactorDown(f"{name}: no connection can be opened from here: out of descriptors, memory or ports")
+            what = f"{name}: no connection can be opened from here: out of descriptors, memory or ports"
+            return FactorDown(what, asked=False)
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
             return FactorUnreachable(f"{name}: can't be connected to ({type(error).__name__})")
         if isinstance(error, httpx.PoolTimeout):
-            return FactorDown(f"{name}: no connection came free in time")
+            return FactorDown(f"{name}: no connection came free in time", asked=False)
         if isinstance(error, httpx.TimeoutException):
             what = f"{name}: did not answer in time"
             return FactorUnreachable(what) if asks_nobody else FactorDown(what)
@@ -179,9 +181,10 @@ class Http:
             kind = FactorDown if status == _GATEWAY_TIMEOUT and not asks_nobody else FactorUnreachable
             raise kind(f"{name}: answers {status}", retry_after=self._retry_after(answer), asked=not asks_nobody)
         if status == _TOO_MANY and status not in passes:
-            raise FactorDown(f"{name}: too many requests ({status})", retry_after=self._retry_after(answer))
+            what = f"{name}: too many requests ({status})"
+            raise FactorDown(what, retry_after=self._retry_after(answer), asked=not asks_nobody)
         if status < _OK or _REDIRECT <= status < _REDIRECT + 100:
-            raise FactorDown(f"{name}: answers {status}: a redirect is not followed")
+            raise FactorDown(f"{name}: answers {status}: a redirect is not followed", asked=not asks_nobody)
         return Reply(status, answer.headers, body, self._retry_after(answer))
 
     def _retry_after(self, answer: httpx.Response) -> float | None:

@@ -19,6 +19,7 @@ from twisted.internet.protocol import Factory
 
 from ldapmfa.config import Config
 from ldapmfa.errors import LdapMfaError
+from ldapmfa.net.asking import CANCEL
 from ldapmfa.net.order import INPUT, Order, read_report, report
 from ldapmfa.net.ports import close_ports, lend, open_ports
 from ldapmfa.net.service import FAREWELL, AsyncService, LdapMfa, open_store
@@ -123,7 +124,7 @@ class Workers(AsyncService):
             _pipe(process.stdin).close()
         ending = [asyncio.ensure_future(process.wait()) for process in self._processes.values()]
         if ending:
-            await asyncio.wait(ending, timeout=FAREWELL + self._config.login.refusal_floor + _GRACE)
+            await asyncio.wait(ending, timeout=2 * (FAREWELL + CANCEL) + _GRACE)
         for number, process in self._processes.items():
             if process.returncode is None:
                 self._log.error("worker killed", worker=number, reason="it did not end")
