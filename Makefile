@@ -15,7 +15,7 @@ demo: .venv/ready ## logins by codes and by pushes through a proxy in front of a
 test: .venv/ready-test ## everything, against real servers and clients; installs Debian packages if it may
 	tests/system/install-packages
 	$(bin)/pytest -q tests/wire tests/core --cov=ldapmfa.wire --cov=ldapmfa.core --cov-branch --cov-fail-under=100
-	$(bin)/pytest -n 2 --dist loadfile
+	$(bin)/pytest -n 3 --dist loadfile
 
 bench: .venv/ready ## us beside HAProxy, OpenLDAP's proxy and ldaptor's (ONLY=search,login: some rows; REPEAT=9)
 	bench/install-packages

@@ -86,4 +86,7 @@ if __name__ == "__main__":
     for line in sys.stdin:
         number, _, key = line.strip().partition(" ")
         transaction = dict(enumerate(STATES, 1)).get(int(number) if number.isdigit() else 0, "")
-        decide(transaction, KEYS.get(key, "denied"))
+        if transaction and key in KEYS:
+            decide(transaction, KEYS[key])
+        else:
+            print("type a number and y, n or f, as in: 1 y", flush=True)

@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ldapmfa.net.directory import Directory
 
 Value = TypeVar("Value")
+
+#: Seconds that a command which is interrupted may take to end.
+_TIDY: Final = 5.0
 
 
 def on_accounts(work: Callable[[Accounts], Awaitable[Value]]) -> Value:
@@ -69,9 +72,21 @@ def in_reactor(work: Callable[[Any], Coroutine[Any, Any, Value]]) -> Value:
             ended.append(_raising(failed))
         else:
             ended.append(lambda: value)
-        reactor.stop()
+        if reactor.running:
+            reactor.stop()
 
     tasks: list[asyncio.Task[None]] = []
+
+    def interrupted() -> Any:
+        """Ctrl-C: what is under way may still tidy up."""
+        from twisted.internet.defer import Deferred  # noqa: PLC0415 - takes long
+
+        for task in tasks:
+            task.cancel()
+        waiting = [task for task in tasks if not task.done()]
+        return Deferred.fromFuture(asyncio.ensure_future(asyncio.wait(waiting, timeout=_TIDY))) if waiting else None
+
+    reactor.addSystemEventTrigger("before", "shutdown", interrupted)
     # callLater: until the reactor runs, so does not its event loop
     reactor.callLater(0, lambda: tasks.append(asyncio.ensure_future(go())))
     reactor.run()

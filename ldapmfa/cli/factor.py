@@ -149,13 +149,23 @@ def test(*, service: str, name: str, method: str, code: str | None, password_std
         known = ", ".join(config.factors) or "none"
         raise Failed(2, f"{config.source}: there is no table [factors.{service}]; there are: {known}")
     way, _, device = method.partition(":")
+    if not name.strip():
+        raise Failed(2, "--user: is empty")
+    wanted = services.wants_password(config, service)
+    if wanted and not password_stdin and not sys.stdin.isatty():
+        raise Failed(2, f"{service} wants to see the password too: add --password-stdin, and give it as input")
+    password: str | None = None
+    if (wanted or password_stdin) and sys.stdin.isatty():
+        password = click.prompt("Password", hide_input=True, err=True)
+    elif password_stdin:
+        password = sys.stdin.readline().rstrip("\r\n")
     trial = services.Trial(
         name=service,
         user=name,
         method=way,
         device=device,
         code=Secret(code.encode()) if code is not None else None,
-        password=Secret(sys.stdin.buffer.readline().rstrip(b"\r\n")) if password_stdin else None,
+        password=Secret(password.encode()) if password is not None else None,
         seconds=seconds,
     )
     steps: list[str] = []

@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 import ssl
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from typing import Any, Final
 
 from cryptography import x509
 
+from ldapmfa.cli import services
 from ldapmfa.config import Config
 from ldapmfa.core.identity import CannotIdentify
 from ldapmfa.errors import ConfigError, DirectoryDown
@@ -93,13 +95,26 @@ def warnings(config: Config) -> list[str]:
             exposed = [server.host for server in directory.servers if not server.tls and not _is_loopback(server.host)]
             hint = "write ldaps://, or set starttls = true"
             found += [f"{place}.uris: passwords go to {host} in clear text: {hint}" for host in exposed]
-    for name in config.factors:
-        if name not in config.login.factors:
-            found.append(f'factors.{name}: nobody is asked by it: login.factors does not have "{name}"')
+    found += _warnings_of_services(config)
     for number, listen in enumerate(config.listen):
         if listen.certificate:
             found += _ending(_first_certificate(listen.certificate), f"listen[{number}].certificate")
     return found
+
+
+def _warnings_of_services(config: Config) -> Iterator[str]:
+    for name, table in config.factors.items():
+        if name not in config.login.factors:
+            yield f'factors.{name}: nobody is asked by it: login.factors does not have "{name}"'
+        for key in type(table).model_fields:
+            file = getattr(table, key)
+            if key.endswith("_file") and key != "ca_file" and file is not None and _is_open(file):
+                yield f"factors.{name}.{key}: {file} can be read by everybody: chmod 640 {file}, or 600"
+    if "keywords" in config.login.model_fields_set and set(config.factors) & set(config.login.factors):
+        known = services.ways(config)
+        for word, method in config.login.keywords.items():
+            if method.partition(":")[0] not in known:
+                yield f"login.keywords.{word}: nobody can be asked by {method}; known are {', '.join(known)}"
 
 
 async def check(config: Config, reactor: Any) -> list[Checked]:
@@ -224,6 +239,14 @@ def _first_certificate(file: Path) -> x509.Certificate | None:
         return x509.load_pem_x509_certificates(file.read_bytes())[0]
     except (OSError, ValueError, IndexError):
         return None  # a mistake that is listed as such
+
+
+def _is_open(file: Path) -> bool:
+    """Whether everybody may read it."""
+    try:
+        return bool(file.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False  # a mistake that is listed as such
 
 
 def _place(name: str) -> str:

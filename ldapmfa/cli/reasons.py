@@ -19,7 +19,7 @@ class Explanation:
 
 
 _WAIT: Final = "ldapmfa user unlock NAME ends it at once; it ends by itself 15 minutes after the tenth wrong code."
-_LOG: Final = "The service's log has a line of the same time, under the same reference code."
+_LOG: Final = "ldapmfa's log has a line of the same time, under the same reference code."
 
 REASONS: Final[dict[str, Explanation]] = {
     # accepted
@@ -54,8 +54,8 @@ REASONS: Final[dict[str, Explanation]] = {
     "password": Explanation(
         "The directory did not accept the password, or does not know the name.",
         "If the password is right: was the code typed behind it, as this listener expects (code, code_digits,"
-        " delimiter)? Is the account disabled, locked or expired at the directory? OpenLDAP and 389 Directory Server"
-        " take only a distinguished name.",
+        " delimiter), and is a keyword one of login.keywords? Is the account disabled, locked or expired at the"
+        " directory? OpenLDAP and 389 Directory Server take only a distinguished name.",
     ),
     # what Active Directory says of an account whose password was right (of a locked one it does not check that)
     "account-disabled": Explanation("The password was right; the account is disabled.", "Enable it at the directory."),

@@ -84,6 +84,19 @@ class Trial:
     seconds: float = 60.0
 
 
+def wants_password(config: Config, name: str) -> bool:
+    """Whether the service must see the password."""
+    return factors.load_services([name], config.factors, lambda _name: Tools())[name].wants_password
+
+
+def ways(config: Config) -> list[str]:
+    """All ways in which somebody may be asked, without devices, and "code"."""
+    loaded = factors.load_services(config.login.factors, config.factors, lambda _name: Tools())
+    methods = {name: tuple(service.methods) for name, service in loaded.items() if service.methods}
+    plain = list(dict.fromkeys(method for known in methods.values() for method in known))
+    return ["code", *plain, *methods, *(f"{name}/{method}" for name, known in methods.items() for method in known)]
+
+
 async def play(
     config: Config, trial: Trial, *, step: Callable[[str], None], ask_code: Callable[[], Secret | None]
 ) -> Tried:

@@ -44,6 +44,7 @@ from ldapmfa.core.questions import (
 from ldapmfa.core.secret import Secret, is_usable
 from ldapmfa.factors.breaker import Guarded
 from ldapmfa.net import service
+from ldapmfa.net.asking import CANCEL, Asking
 from ldapmfa.net.driver import Bind, Doorway, Login, RefusedShapes
 from ldapmfa.wire import ldap
 
@@ -102,6 +103,7 @@ async def play(
 
     store = await service.open_store(config)
     services: dict[str, Guarded] = {}
+    askings: set[Asking] = set()
     tasks: set[asyncio.Task[None]] = set()
 
     def keep(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -117,6 +119,7 @@ async def play(
             services=services,
             terms=service.terms(config, listen),
             keep=keep,
+            askings=askings,
             clock=reactor,
             now=time.time,
             reference=service.reference_code,
@@ -134,6 +137,10 @@ async def play(
         if answer.link:
             answer.link.close()
     finally:
+        for asking in tuple(askings):
+            asking.stop()
+        if askings:
+            await asyncio.wait({asking.task for asking in askings}, timeout=CANCEL)
         for task in tasks:
             task.cancel()
         for guarded in services.values():

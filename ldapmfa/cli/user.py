@@ -327,7 +327,8 @@ def unenrol(name: str, directory: str | None) -> None:
 def unlock(name: str, directory: str | None) -> None:
     """End an account's lock.
 
-    It may try codes again that was locked for ten wrong ones in a row.
+    It may try codes again that was locked for ten wrong ones in a row, and its owner may be asked again who was asked
+    login.prompts times.
     """
     within = identity_name(load(), directory) if directory else None
 
@@ -336,7 +337,7 @@ def unlock(name: str, directory: str | None) -> None:
 
     before = yes(on_accounts(work))
     locked = before.locked_until is not None
-    text = "is not locked any more" if locked else "was not locked"
+    text = "is not locked any more" if locked else "was not locked; its owner may be asked again"
     value = {"account": before.key, "was_locked": locked, "wrong_codes": before.wrong_codes}
     answer(value, lambda: say(f"{before.dn} {text}"))
 
@@ -345,22 +346,12 @@ def complete_method(ctx: click.Context, param: click.Parameter, incomplete: str)
     """Ways to be asked that begin as typed."""
     try:
         with ctx.scope(cleanup=False):
-            ways = _ways(load(check_files=False))
+            from ldapmfa.cli import services  # noqa: PLC0415 - takes long
+
+            ways = services.ways(load(check_files=False))
     except Exception:  # noqa: BLE001 - nobody reads an error between two strokes of the Tab key
         return []
     return [CompletionItem(way) for way in ways if way.startswith(incomplete)]
-
-
-def _ways(config: Config) -> list[str]:
-    """All ways in which somebody may be asked by `config`, without devices."""
-    from ldapmfa import factors  # noqa: PLC0415 - takes long
-    from ldapmfa.factors.service import Tools  # noqa: PLC0415 - takes long
-
-    loaded = factors.load_services(config.login.factors, config.factors, lambda _name: Tools())
-    methods = {name: tuple(service.methods) for name, service in loaded.items()}
-    asking = [name for name, known in methods.items() if known]
-    plain = list(dict.fromkeys(method for name in asking for method in methods[name]))
-    return ["code", *plain, *asking, *(f"{name}/{method}" for name in asking for method in methods[name])]
 
 
 @user.command(
@@ -389,9 +380,12 @@ def set_method(*, name: str, method: str | None, forget: bool, directory: str | 
     if forget == (method is not None):
         raise Failed(2, "give a METHOD, or --default")
     if method is not None:
-        ways = _ways(config)
+        from ldapmfa.cli import services  # noqa: PLC0415 - takes long
+
+        ways = services.ways(config)
         if not METHOD.fullmatch(method) or method.partition(":")[0] not in ways:
-            raise Failed(2, f"{method}: nobody can be asked like this; known are {', '.join(ways)}")
+            known = f"known are {', '.join(ways)}; a device may follow, as in push:2"
+            raise Failed(2, f'"{method}": nobody can be asked like this; {known}')
     chosen = chosen_directory(config, directory)
     within = identity_name(config, directory) if directory else None
 
@@ -408,6 +402,8 @@ def set_method(*, name: str, method: str | None, forget: bool, directory: str | 
 
     key = yes(in_reactor(work))
     text = f"{name} is asked by {method}" if method else f"{name} is asked in the order of the configuration"
+    if method == "code":
+        text = f"{name} is not asked, and types codes"
     answer({"account": key, "method": method}, lambda: say(text))
 
 

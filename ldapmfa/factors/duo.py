@@ -161,7 +161,7 @@ class Duo:
                     except FactorUnreachable as broken:
                         failure, failures = broken, failures + 1
                         self._tools.say(f"{broken}; asking again")
-                        await self._tools.sleep(min(5.0, 0.5 * 2**failures))
+                        await self._tools.sleep(min(5.0, 0.5 * 2 ** min(failures, 4)))
                         continue
                     quick = quick + 1 if clock() - begin < _QUICK else 0
                     if quick > _MANY:

@@ -20,7 +20,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -164,7 +164,7 @@ class Http:
             what = f"{name}: no connection can be opened from here: out of descriptors, memory or ports"
             return FactorDown(what, asked=False)
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-            return FactorUnreachable(f"{name}: can't be connected to ({type(error).__name__})")
+            return FactorUnreachable(f"{name}: can't be connected to ({_why(error)})")
         if isinstance(error, httpx.PoolTimeout):
             return FactorDown(f"{name}: no connection came free in time", asked=False)
         if isinstance(error, httpx.TimeoutException):
@@ -230,15 +230,23 @@ class Connections(httpx.AsyncBaseTransport):
             raise httpx.PoolTimeout("", request=request) from None
         with opening:
 
-            async def trace(event: str, _: object) -> None:
-                if event.endswith("send_request_headers.started"):
+            streams: list[Any] = []  # below TLS that is being agreed on: cancelled then, httpcore forgets them
+
+            async def trace(event: str, told: Mapping[str, Any]) -> None:
+                if event.endswith("connect_tcp.complete"):
+                    streams.append(told["return_value"])
+                elif event.endswith("send_request_headers.started"):
                     opening.close()  # there is a connection
+                    streams.clear()
 
             request.extensions["trace"] = trace
             request.extensions["begun"]()
             try:
                 answer = await connection.handle_async_request(request)
             except BaseException:
+                for stream in streams:
+                    with suppress(Exception):
+                        await stream.aclose()
                 await self._give_up(connection)
                 raise
         stream = cast("httpx.AsyncByteStream", answer.stream)
@@ -309,6 +317,12 @@ class _Stream(httpx.AsyncByteStream):
             raise
         finally:
             await (self._keep() if self._whole else self._give_up())
+
+
+def _why(error: BaseException) -> str:
+    """What the system says of a connection that can't be made."""
+    said = [cause.strerror for cause in _causes(error) if isinstance(cause, OSError) and cause.strerror]
+    return said[-1] if said else type(error).__name__
 
 
 def _is_tls(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ from ldapmfa.net.waiting import Deadline, DeadlineExceeded, within
 from ldapmfa.store import Grant, Place
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ldapmfa.core.identity import Identity
     from ldapmfa.core.policy import Choice
@@ -122,6 +122,11 @@ class Asking:
             self._keep(self._note_left())
         elif self._waits:
             self.task.cancel()
+
+    @property
+    def service(self) -> str:
+        """What the service is called."""
+        return self._guarded.name
 
     def stop(self) -> None:
         """The program ends: whoever is being asked is told that nobody waits, late or not."""
@@ -234,6 +239,7 @@ class Inquiry:
         "_entropy",
         "_keep",
         "_left",
+        "_names",
         "_services",
         "_shared",
         "_sharing",
@@ -256,7 +262,9 @@ class Inquiry:
         keep: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         askings: set[Asking],
         sharing: Counter[str],
+        names: Sequence[str],
     ) -> None:
+        self._names = names
         self._sharing = sharing
         self._services = services
         self._store = store
@@ -333,7 +341,8 @@ class Inquiry:
             case Denied(why, detail):
                 return Answered(given=False, why=why, detail=detail)
             case CodeSent(handle, for_seconds):
-                await self._store.keep_sent(identity, guarded.name, handle, self.place, seconds=for_seconds)
+                place, names = self.place, self._names
+                await self._store.keep_sent(identity, guarded.name, handle, place, names, seconds=for_seconds)
                 return CodeIsSent()
             case Waiting():
                 return Asked()
@@ -377,7 +386,7 @@ class Inquiry:
             raise FactorDown("nobody was asked")
         if not await within(self._clock, self._left(), asking.answered):
             asking.leave()
-            return Answered(given=False, why="no-answer")
+            return Answered(given=False, why="no-answer", detail=f"{asking.service} had said nothing when time was up")
         try:
             answer = asking.answered.result()
         except asyncio.CancelledError:

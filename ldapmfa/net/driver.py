@@ -188,6 +188,7 @@ class Login:
         self._directory_took = 0.0
         self._factor_took = 0.0
         self._recorded: audit.LoginEnded | None = None
+        self._service: str | None = None  # which was asked last
         self._whole = False  # what looked like a code was taken for a part of the password
         client = bind.attempt.client
         self._inquiry = Inquiry(
@@ -202,6 +203,7 @@ class Login:
             keep=doorway.keep,
             askings=doorway.askings,
             sharing=doorway.sharing,
+            names=self._names,
         )
 
     def abandon(self) -> None:
@@ -284,8 +286,10 @@ class Login:
             case VerifyCode(identity, code):
                 return await self._verify_code(identity, code)
             case VerifyAtService(identity, service, code, password):
+                self._service = service
                 return await self._timed(self._inquiry.verify(identity, service, code, password))
             case StartPrompt(identity, choice, password):
+                self._service = choice.service
                 return await self._timed(self._inquiry.start(identity, choice, password))
             case AwaitApproval():
                 return await self._await_approval()
@@ -416,6 +420,7 @@ class Login:
             directory=self._directory.settings.identity_name,
             account=identity.key if identity else None,
             dn=identity.dn if identity else None,
+            factor=self._service,
             directory_ms=self._directory_took,
             factor_ms=self._factor_took,
             total_ms=self._since(self._began),

@@ -215,7 +215,10 @@ def load_services(config: Config, reactor: Any, keep: Callable[[Coroutine[Any, A
 def _told(name: str, state: str, why: str) -> None:
     """A service's breaker opened or closed."""
     log = structlog.get_logger()
-    (log.error if state == "open" else log.warning)("service " + state, service=name, reason=why)
+    if state == "open":
+        log.error("service away", service=name, reason=why)
+    else:
+        log.warning("service back", service=name, reason=why)
 
 
 def _alarm(event: audit.LoginEnded) -> None:
@@ -457,7 +460,7 @@ class LdapMfa(AsyncService):
         for asking in tuple(self._askings):
             asking.stop()
         if self._askings:
-            await asyncio.wait({asking.task for asking in self._askings}, timeout=FAREWELL + CANCEL)
+            await asyncio.wait({asking.task for asking in self._askings}, timeout=CANCEL + 0.5)
 
     async def _end(self) -> None:
         loop = asyncio.get_running_loop()

@@ -124,7 +124,7 @@ class Workers(AsyncService):
             _pipe(process.stdin).close()
         ending = [asyncio.ensure_future(process.wait()) for process in self._processes.values()]
         if ending:
-            await asyncio.wait(ending, timeout=2 * (FAREWELL + CANCEL) + _GRACE)
+            await asyncio.wait(ending, timeout=FAREWELL + CANCEL + _GRACE)
         for number, process in self._processes.items():
             if process.returncode is None:
                 self._log.error("worker killed", worker=number, reason="it did not end")

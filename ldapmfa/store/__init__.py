@@ -46,7 +46,7 @@ from ldapmfa.store.rows import (
     plain,
     row_name,
 )
-from ldapmfa.store.schema import ACCOUNTS, FACTORS, FORMS, META, PENDING, RECOVERY_CODES, SENT_CODES
+from ldapmfa.store.schema import ACCOUNTS, FACTORS, FORMS, META, PENDING, PROMPT_TIMES, RECOVERY_CODES, SENT_CODES
 from ldapmfa.store.seal import SealBroken
 from ldapmfa.store.writer import BROKEN, Call, Writer, down
 
@@ -325,9 +325,10 @@ class Store(Listings, Prompts):
         return await self._change(delete(FACTORS).where(FACTORS.c.account_key == owner), change)
 
     async def unlock(self, account_key: str, change: AccountChanged) -> bool:
-        """Let an account try codes again; False if it is unknown."""
+        """Let an account try codes, and be asked, again; False if it is unknown."""
         unlocked = update(ACCOUNTS).where(ACCOUNTS.c.key == account_key).values(wrong_codes=0, locked_until=None)
-        return await self._change(unlocked, change) > 0
+        prompts = delete(PROMPT_TIMES).where(PROMPT_TIMES.c.account_key == account_key)
+        return await self._change(unlocked, change, prompts) > 0
 
     async def set_method(self, owner: str | Identity, method: str | None, change: AccountChanged) -> bool:
         """How the owner of an account, by its key or as the directory has it, wants to be asked; False if unknown."""
@@ -380,12 +381,14 @@ class Store(Listings, Prompts):
 
     # -- below the verbs
 
-    async def _change(self, statement: Any, change: AccountChanged) -> int:
-        """Run `statement`, and record `change` if it found something to do; gives how much."""
+    async def _change(self, statement: Any, change: AccountChanged, *more: Any) -> int:
+        """Run `statement`, and, if it found something to do, `more`, and record `change`; gives how much."""
 
         def work(call: Call) -> int:
             count = call.write(statement)
             if count:
+                for another in more:
+                    call.write(another)
                 call.write(statements.FORGET_REUSE, account_key=change.account)
                 call.later(statements.ADD_CHANGE, **fields(change))
             return count

@@ -188,9 +188,19 @@ class Prompts:
     # -- codes that services sent
 
     async def keep_sent(
-        self, identity: Identity, service: str, handle: Mapping[str, str], place: Place, *, seconds: float
+        self,
+        identity: Identity,
+        service: str,
+        handle: Mapping[str, str],
+        place: Place,
+        names: Sequence[str] = (),
+        *,
+        seconds: float,
     ) -> None:
-        """A service has sent a code, which the next bind from there brings; it replaces what was sent before."""
+        """A service has sent a code, which the next bind from there brings; it replaces what was sent before.
+
+        `names` are the typed ones, normalised: from now on they are remembered as used with codes.
+        """
         sealed = self._seal.seal(Secret(json.dumps(dict(handle)).encode()), _row(identity.key, service))
 
         def work(call: Call) -> None:
@@ -206,6 +216,16 @@ class Prompts:
                 sealed=sealed,
                 expires=now + seconds,
             )
+            for name in {plain(name) for name in names}:
+                call.write(
+                    statements.SET_NAME,
+                    directory=identity.directory,
+                    name=name,
+                    account_key=identity.key,
+                    codeless=False,
+                    seen=now,
+                    lately=now - statements.SEEN,
+                )
 
         await self._writer.write(work)
 

@@ -34,9 +34,8 @@ def asks(bare, port):
 def test_a_method_must_be_one_by_which_somebody_can_be_asked(asks):
     ran = asks("user", "set-method", "alice", "pigeon", "--json")
     assert ran.code == 2
-    assert ran.errors == [
-        "pigeon: nobody can be asked like this; known are code, push, phone, webhook, webhook/push, webhook/phone"
-    ]
+    said = '"pigeon": nobody can be asked like this; known are code, push, phone, webhook, webhook/push, webhook/phone; '
+    assert ran.errors == [said + "a device may follow, as in push:2"]
 
 
 @pytest.mark.parametrize("words", [(), ("push", "--default")])
@@ -88,6 +87,19 @@ def test_check_config_online_asks_every_service_that_is_used_for_its_health(asks
     assert ran.code == 3
     assert any("factors.webhook: " in error and "can't be connected to" in error for error in ran.errors)
     assert not any("factors.unused: " in error for error in ran.errors)
+
+
+def test_a_keyword_by_which_nobody_can_be_asked_and_a_secret_for_everybody_are_warned_of(asks, port):
+    secret = asks.directory / "webhook.secret"
+    secret.write_text("0123456789abcdef0123456789abcdef")
+    secret.chmod(0o644)
+    text = ASKS.format(port=port).replace('"webhook"]', '"webhook"]\nkeywords = {ring = "rong", go = "push"}')
+    asks.configure(text.replace('secret = "0123456789abcdef0123456789abcdef"', 'secret_file = "webhook.secret"', 1))
+    ran = asks("check-config")
+    assert ran.code == 0
+    assert "login.keywords.ring: nobody can be asked by rong; known are code, push, phone" in ran.err
+    assert "login.keywords.go" not in ran.err
+    assert f"factors.webhook.secret_file: {secret} can be read by everybody: chmod 640" in ran.err
 
 
 def test_a_service_that_nobody_uses_is_warned_of(asks):
