@@ -108,13 +108,13 @@ def test_a_service_that_is_away_costs_its_users_milliseconds_and_heals_by_itself
             assert {record["reason"] for record in gone} == {"factor-down"}
             # a machine that has other things to do may be late for one of them
             assert sorted(record["factor_ms"] for record in gone[3:])[4] < 50
-            [opened] = proxy.logged("service open")
+            [opened] = proxy.logged("service away")
             assert opened["level"] == "error"
             site.start()
             with site.owner("yes"):
                 wait_for(lambda: log_in(proxy, "alice") == ldap.SUCCESS, 15)
                 assert log_in(proxy, "bob") == ldap.SUCCESS
-            assert len(proxy.logged("service closed")) == 1
+            assert len(proxy.logged("service back")) == 1
 
 
 def test_A24_an_outage_opens_where_that_is_configured_and_is_an_alarm(slapd, tmp_path, server_cache):
@@ -171,7 +171,7 @@ def test_A24_a_certificate_that_is_not_accepted_does_not_open(slapd, tmp_path, c
         services = {"duo": duo.settings() | {"fail_mode": "open", "probe_seconds": 0.2}}
         with Proxy(slapd, tmp_path / "proxy", login='factors = ["duo"]', services=services) as proxy:
             codes = [log_in(proxy, "alice") for _ in range(3)]
-            wait_for(lambda: proxy.logged("service open"))
+            wait_for(lambda: proxy.logged("service away"))
             time.sleep(0.5)  # some probes
             assert [*codes, log_in(proxy, "alice")] == [ldap.UNAVAILABLE] * 4
             assert not proxy.logged("let in without a second factor")
