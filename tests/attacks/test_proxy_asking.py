@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from fakes.privacyidea import ADMIN, Fake, Token
 from fakes.privacyidea import PASSWORD as FAKE_PASSWORD
-from world import PASSWORD, SERVICE, World, bind, people
+from world import PASSWORD, SERVICE, World, bind, people, result
 
 from ldapmfa.core.policy import Exempt, Policy, ServiceRule
 from ldapmfa.core.secret import CodeForm
@@ -19,6 +19,7 @@ from ldapmfa.factors.service import Allowed, Denied, Prompt, Tools
 from ldapmfa.net import service
 from ldapmfa.net.asking import Terms
 from ldapmfa.net.waiting import within
+from ldapmfa.wire import ldap
 
 PUSH = ServiceRule("push", ("push", "phone", "sms"), takes_codes=True)
 POLICY = Policy((Exempt(SERVICE),), services=(PUSH,))
@@ -238,3 +239,24 @@ async def test_A21_a_question_that_a_gateway_answered_with_502_counts(house, tmp
         await house.owner.close()
         sent = fake.asked.count("/validate/triggerchallenge")
         assert sent <= 5, f"{sent} in ten minutes, {house.rows('prompt_times')} counted"
+
+
+@pytest.mark.parametrize("sub_code", ["530", "531", "532", "533", "701", "773", "775"])
+async def test_A35_an_account_that_must_not_log_in_is_neither_asked_nor_let_in_again(house, sub_code):
+    """Disabled, expired, locked, out of hours: the directory says so with the right password, too."""
+    await opened(house, reuse_seconds=300.0, reuse_uses=9)
+    (name,) = people(house, 1)
+    house.owner.begins = Allowed("push")
+    assert await reason(house, name, PASSWORD) == "approved"
+    assert await reason(house, name, PASSWORD) == "reused"
+    prompts = len(house.owner.prompts)
+    text = f"80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data {sub_code}, v1db1"
+
+    def refuses(_link, frame):
+        return [result(frame.id, frame.tag, 49, text)] if frame.tag == ldap.BIND_REQUEST else None
+
+    house.directory.misbehave = refuses
+    assert await reason(house, name, PASSWORD) not in ("reused", "approved")
+    assert await reason(house, name, PASSWORD + ",push") not in ("reused", "approved")
+    assert len(house.owner.prompts) == prompts
+    assert house.events[-1].result == 49
