@@ -340,6 +340,7 @@ class Store(Listings, Prompts):
                 key = owner.key
             found = call.write(update(ACCOUNTS).where(ACCOUNTS.c.key == key).values(method=method)) > 0
             if found:
+                call.write(statements.FORGET_REUSE, account_key=key)
                 call.later(statements.ADD_CHANGE, **fields(change))
             return found
 

@@ -260,3 +260,16 @@ async def test_A35_an_account_that_must_not_log_in_is_neither_asked_nor_let_in_a
     assert await reason(house, name, PASSWORD + ",push") not in ("reused", "approved")
     assert len(house.owner.prompts) == prompts
     assert house.events[-1].result == 49
+
+
+async def test_A22_refusals_elsewhere_are_no_hint_for_this_client(house):
+    """Whether digits at the end are cut off is tried in turn: for each address by itself."""
+    house.rules = Rules(form=CodeForm(6))
+    await opened(house)
+    (name,) = people(house, 1)
+    for address in ("192.0.2.66", "192.0.2.66", "192.0.2.7"):
+        client, count = house.client(address), len(house.events)
+        client.send(bind(1, name, "x123456"))
+        await house.until(lambda: len(house.events) > count)  # noqa: B023
+        house.clock.advance(0.3)
+    assert [password for _name, password in house.directory.binds()] == ["x123456", "x", "x123456"]

@@ -319,3 +319,13 @@ async def test_it_can_be_used_again_after_it_was_closed(tmp_path):
         await http.send("GET", web.url)
         await http.close()
         assert (await http.send("GET", web.url)).status == 200
+
+
+async def test_no_cookie_of_one_user_goes_with_anothers_request(tmp_path):
+    async def answer(_request):
+        return 200, {"Set-Cookie": "session=of-alice; Path=/", "Content-Type": "application/json"}, b"{}"
+
+    async with client(tmp_path, answer) as (http, web):
+        for _ in range(3):
+            await http.send("POST", f"{web.url}/start", body=b"{}")
+        assert not any("cookie" in request.headers for request in web.requests)

@@ -916,3 +916,31 @@ async def test_A41_a_question_that_is_open_costs_little(house):
     while kept:
         await asyncio.wait(kept)
     assert size < 12_000, f"{size:.0f} octets a question"
+
+
+async def test_a_service_that_gives_up_waiting_is_told_that_it_is_over(house):
+    await opened(house)
+    assert await reason(house, say=Denied("no-answer")) == "no-answer"
+    await house.over()
+    assert house.owner.cancelled == 1
+    assert await reason(house, say=Denied("denied")) == "denied"
+    await house.over()
+    assert house.owner.cancelled == 1
+
+
+async def test_A21_codes_for_which_the_service_asks_or_sends_something_count_as_prompts(house):
+    await opened(house, options={"wrong_codes": 100}, prompts=2)
+    (name,) = people(house, 1)
+    house.owner.codes_ask = True
+    reasons = [await reason(house, name, PASSWORD + ",000000") for _ in range(4)]
+    assert reasons == ["wrong-code", "wrong-code", "too-many-prompts", "too-many-prompts"]
+    assert len(house.owner.verified) == 2
+    assert house.rows("prompts") == 0, "none is left open"
+
+
+def test_A23_where_services_are_asked_nothing_is_refused_before_most_of_them_answer():
+    login = SimpleNamespace(factors=("totp", "duo"), refusal_floor=0.25)
+    assert service.refusal_floor(SimpleNamespace(login=login, factors={"duo": None})) == service.SERVICE_FLOOR
+    assert service.refusal_floor(SimpleNamespace(login=login, factors={})) == 0.25
+    login.refusal_floor = 3.0
+    assert service.refusal_floor(SimpleNamespace(login=login, factors={"duo": None})) == 3.0

@@ -366,3 +366,29 @@ async def test_a_database_of_the_first_version_is_brought_up_to_date(world, alic
     assert (await world.verify(store, world.code())).result == "replayed"
     assert (await store.status(alice)).method is None
     assert await begin(store, alice) == "begun"
+
+
+class TestChanges:
+    @pytest.mark.parametrize("what", ["unlock", "unenrol", "remove a factor", "set a method"])
+    async def test_A33_whoever_changes_an_account_ends_what_counted(self, world, alice, what):
+        store = await world.open()
+        factor_id = await world.enrol(store)
+        await store.admit(alice, approved(world), (), grant=Grant("k", 600, 9))
+        change = replace(world.change(), account=alice.key)
+        if what == "unlock":
+            await store.unlock(alice.key, change)
+        elif what == "unenrol":
+            await store.unenrol(alice.key, change)
+        elif what == "remove a factor":
+            await store.remove_factor(factor_id, change)
+        else:
+            await store.set_method(alice.key, "push", change)
+        assert await store.reuse(alice, "k", world.success()) is None
+
+    async def test_whoever_unlocks_an_account_lets_its_owner_be_asked_again(self, world, alice):
+        store = await world.open()
+        assert await begin(store, alice, prompts=1) == "begun"
+        await store.end_prompt(alice.key, "1")
+        assert await begin(store, alice, "2", prompts=1) == "too-many-prompts"
+        await store.unlock(alice.key, replace(world.change(), account=alice.key))
+        assert await begin(store, alice, "3", prompts=1) == "begun"
