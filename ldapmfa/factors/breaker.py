@@ -81,7 +81,8 @@ class Guarded:
         since = self._unreachable_since
         if since is None or self._clock() - since > self.table.fail_open_minutes * 60:
             return False
-        if not self._outage and not self._rests:
+        probed = self.state == "open" and self._outage
+        if not probed and not self._rests:
             await self._look()
         return self._outage
 
@@ -100,6 +101,7 @@ class Guarded:
                 self._trying = False
         self._failures = 0
         self._unreachable_since = None
+        self._outage = False
         if self.state == "trial":
             self.state = "closed"
             self._says(self.name, "closed", "it works again")

@@ -287,3 +287,17 @@ async def test_those_under_way_when_it_opens_do_not_open_it_twice():
     assert len(bench.told) == 1
     assert len(bench.tasks) == 1, "one probe"
     await bench.close()
+
+
+async def test_A24_an_outage_that_is_over_confirms_no_later_one():
+    """What was found once must not let anybody in when one request finds nobody, for a moment, weeks later."""
+    bench = Bench()
+    bench.service.healthy = GONE
+    await bench.fails(GONE)
+    assert await bench.guarded.may_open()
+    bench.service.healthy = "well"
+    bench.service.does = Allowed("push")
+    assert await bench.start() == Allowed("push")
+    await bench.fails(GONE)
+    assert not await bench.guarded.may_open()
+    await bench.close()
