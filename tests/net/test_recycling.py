@@ -864,4 +864,5 @@ async def test_at_any_turn_of_the_loop_a_client_may_leave_and_the_next_is_itself
         await house.over()
         await settled(house)
         assert house.links_open == 0, turns
-    assert any(len(asked_as_nobody(link)) > 3 for link in house.directory.served)
+    # bob's link was given back in three of four rounds, however far alice had come in hers
+    assert sum(len(asked_as_nobody(link)) for link in house.directory.served) >= 30
