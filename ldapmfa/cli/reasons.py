@@ -29,6 +29,17 @@ REASONS: Final[dict[str, Explanation]] = {
         'The password was right, the account has no second factor, and login.unenrolled = "password-only" lets it in.',
         "Enrol it: ldapmfa user enrol NAME.",
     ),
+    "by-rule": Explanation(
+        "The password was right, and the rule named in the detail asks for nothing else there."
+    ),
+    "grace": Explanation(
+        "The password was right, and the account has no second factor: it is let in by password alone for grace_days"
+        " since it was first seen.",
+        "Enrol it: ldapmfa user enrol NAME.",
+    ),
+    "bypass": Explanation(
+        "The password was right, and an operator had granted the account one login without a second factor."
+    ),
     "approved": Explanation("The password was right, and the user approved the login by a second factor that asks."),
     "reused": Explanation(
         "The password was right, and an equal login from the same address had succeeded just before (reuse_seconds)."
@@ -85,6 +96,15 @@ REASONS: Final[dict[str, Explanation]] = {
     "no-entry": Explanation(
         "The password was right, but the directory holds no entry for the account (such as OpenLDAP's rootdn).",
         "Such an account passes only by an [[exempt]] entry with its DN.",
+    ),
+    "rule": Explanation(
+        "The password was right; the rule named in the detail lets nobody of that kind log in there, or then.",
+        "ldapmfa explain --name NAME --from ADDRESS shows what each rule looks at.",
+    ),
+    "blocked": Explanation(
+        "The password was right, and the account is blocked here: by an operator, or because its owner reported that"
+        " somebody else was trying to log in.",
+        "ldapmfa user show NAME says since when and why; ldapmfa user unblock NAME ends it.",
     ),
     # then the second factor
     "no-code": Explanation(

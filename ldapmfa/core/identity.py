@@ -9,7 +9,7 @@ business.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from ldapmfa.wire import dn, ldap
@@ -34,6 +34,9 @@ class Identity:
     accounts: tuple[str, ...] = ()
     upn: str | None = None
     elsewhere: bool = False  #: found at the global catalog: of another domain, where account names are others'
+    sids: tuple[bytes, ...] = field(default=(), compare=False, repr=False)  #: Active Directory's: its groups', nested
+    flags: frozenset[str] = field(default=frozenset(), compare=False)  #: what `FLAGS` calls it
+    phone: str | None = field(default=None, compare=False, repr=False)  #: as the directory has it, where that counts
 
     @property
     def key(self) -> str:
@@ -129,11 +132,17 @@ class Found:
 Asking = Generator[Ask, Found | None, Identity | Unidentified]
 
 
-def identify(capabilities: Capabilities, directory: str) -> Asking:
-    """Find out whom the bind that has just succeeded has bound."""
+def identify(capabilities: Capabilities, directory: str, phone: str | None = None) -> Asking:
+    """Find out whom the bind that has just succeeded has bound; `phone` is the attribute whose number counts."""
     if capabilities.kind == "active-directory":
-        return (yield from _in_active_directory(capabilities, directory))
-    return (yield from _by_who_am_i(capabilities.kind, directory))
+        return (yield from _in_active_directory(capabilities, directory, phone))
+    return (yield from _by_who_am_i(capabilities.kind, directory, phone))
+
+
+def _phone(entry: Entry, attribute: str | None) -> str | None:
+    """The account's number, where one attribute of the directory says it, and says one."""
+    numbers = entry.text(attribute) if attribute else ()
+    return numbers[0] if len(numbers) == 1 else None
 
 
 AD_ATTRIBUTES: Final = (
@@ -146,12 +155,34 @@ AD_ATTRIBUTES: Final = (
     "userAccountControl",
 )
 
+#: What userAccountControl says of an account ([MS-ADTS] 2.2.16), as rules call it.
+FLAGS: Final = {
+    "password-not-required": 0x20,
+    "password-never-expires": 0x10000,
+    "smartcard-required": 0x40000,
+    "trusted-for-delegation": 0x80000,
+    "not-delegated": 0x100000,
+    "no-preauthentication": 0x400000,
+    "trusted-to-authenticate-for-delegation": 0x1000000,
+}
+#: A computer's account: sAMAccountType 0x30000001.
+_COMPUTER: Final = "805306369"
+
+
+def _flags(entry: Entry) -> frozenset[str]:
+    """What the entry of an account at Active Directory is called by rules: `FLAGS`, and "computer"."""
+    shown = entry.text("userAccountControl")
+    bits = int(shown[0]) if len(shown) == 1 and shown[0].isascii() and shown[0].isdecimal() else 0
+    found = {name for name, bit in FLAGS.items() if bits & bit}
+    return frozenset(found | {"computer"} if entry.text("sAMAccountType") == (_COMPUTER,) else found)
+
+
 _ASK_WHO: Final = Ask(ldap.WHO_AM_I)
 _ASK_GROUPS: Final = Ask(ldap.search_request(b"", ("tokenGroups",)))
 _PLACES: Final = ("bound", "service", "catalog")
 
 
-def _in_active_directory(capabilities: Capabilities, directory: str) -> Asking:
+def _in_active_directory(capabilities: Capabilities, directory: str, phone: str | None) -> Asking:
     """The rootDSE's tokenGroups start with the account's own SID ([MS-ADTS] 3.1.1.3.2.23 and 3.1.1.4.5.19)."""
     groups = yield _ASK_GROUPS
     sids = _single(groups, "the rootDSE").attributes.get("tokengroups", ())
@@ -161,7 +192,8 @@ def _in_active_directory(capabilities: Capabilities, directory: str) -> Asking:
     who: str | None = None
     if capabilities.who_am_i:
         who = _who((yield _ASK_WHO))
-    operation = ldap.search_request(f"<SID={sid_text(sid)}>".encode(), AD_ATTRIBUTES)
+    attributes = AD_ATTRIBUTES if phone is None else (*AD_ATTRIBUTES, phone)
+    operation = ldap.search_request(f"<SID={sid_text(sid)}>".encode(), attributes)
     found: Found | None = None
     for place in _PLACES:
         found = yield Ask(operation, on=place, of_itself=place == "bound")
@@ -173,7 +205,10 @@ def _in_active_directory(capabilities: Capabilities, directory: str) -> Asking:
     if entry.attributes.get("objectsid") != (sid,):
         raise CannotIdentify(f"the entry found for {sid_text(sid)} has another SID")
     identity = _active_directory_identity(entry, who, sid, directory)
-    return replace(identity, elsewhere=place == "catalog") if isinstance(identity, Identity) else identity
+    if isinstance(identity, Unidentified):
+        return identity
+    elsewhere, number = place == "catalog", _phone(entry, phone)
+    return replace(identity, elsewhere=elsewhere, sids=sids[1:], flags=_flags(entry), phone=number)
 
 
 def _active_directory_identity(entry: Entry, who: str | None, sid: bytes, directory: str) -> Identity | Unidentified:
@@ -198,13 +233,12 @@ def _active_directory_identity(entry: Entry, who: str | None, sid: bytes, direct
 def _is_user(entry: Entry) -> bool:
     """Whether the entry is a user's (0x30000000) or a computer's (0x30000001)."""
     kinds = entry.text("sAMAccountType")
-    return len(kinds) == 1 and kinds[0] in ("805306368", "805306369")
+    return len(kinds) == 1 and kinds[0] in ("805306368", _COMPUTER)
 
 
 def _never_expires(entry: Entry) -> bool:
     """Whether DONT_EXPIRE_PASSWORD (0x10000) is set: then a pwdLastSet of 0 demands no change."""
-    flags = entry.text("userAccountControl")
-    return len(flags) == 1 and flags[0].isascii() and flags[0].isdecimal() and bool(int(flags[0]) & 0x10000)
+    return "password-never-expires" in _flags(entry)
 
 
 #: Answers by which a directory says that it holds no such entry; any other without one is no answer to that.
@@ -216,7 +250,7 @@ _UNIQUE: Final = {"openldap": ("entryUUID", "uuid:"), "389-ds": ("nsUniqueId", "
 _RESTRICTED: Final = (ldap.INSUFFICIENT_ACCESS_RIGHTS, ldap.UNWILLING_TO_PERFORM)
 
 
-def _by_who_am_i(kind: Literal["openldap", "389-ds"], directory: str) -> Asking:
+def _by_who_am_i(kind: Literal["openldap", "389-ds"], directory: str, phone: str | None) -> Asking:
     """RFC 4532, then the entry itself."""
     answer = yield _ASK_WHO
     if _code(answer) in _RESTRICTED:
@@ -226,7 +260,8 @@ def _by_who_am_i(kind: Literal["openldap", "389-ds"], directory: str) -> Asking:
     if not who.startswith("dn:") or not name:
         raise CannotIdentify(f"Who am I says {who or 'nobody'!r}, which is no DN")
     unique, prefix = _UNIQUE[kind]
-    operation = ldap.search_request(name.encode(), (unique, "uid", "sAMAccountName", "userPrincipalName"))
+    attributes: tuple[str, ...] = (unique, "uid", "sAMAccountName", "userPrincipalName")
+    operation = ldap.search_request(name.encode(), attributes if phone is None else (*attributes, phone))
     found = yield Ask(operation)
     if _code(found) in _RESTRICTED:
         return Unidentified("must-change-password", "the directory restricts the account to changing its password")
@@ -242,7 +277,8 @@ def _by_who_am_i(kind: Literal["openldap", "389-ds"], directory: str) -> Asking:
         raise CannotIdentify(f"the entry {entry.dn} shows no {unique}")
     upn = entry.text("userPrincipalName")
     accounts = entry.text("uid") or entry.text("sAMAccountName")
-    return Identity(directory, prefix + ids[0].lower(), entry.dn, accounts, upn[0] if len(upn) == 1 else None)
+    named = upn[0] if len(upn) == 1 else None
+    return Identity(directory, prefix + ids[0].lower(), entry.dn, accounts, named, phone=_phone(entry, phone))
 
 
 def _code(found: Found | None) -> int | None:

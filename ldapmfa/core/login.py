@@ -1,19 +1,21 @@
 """One login, whichever door it came by: a generator of questions ending in a Verdict.
 
 The order is the promise: the password first, at the directory, once (once more only behind an approval for which the
-link was given up); then who was bound; then whether that account needs a code, or its owner is asked; then the code,
-which is burnt only now; success is recorded before it is told. There is no other way to `Accepted` (A26). "No" is a
-Verdict; what is broken is raised into the generator and ends it.
+link was given up); then who was bound; then what the rules demand of that account: a code, an answer of its owner, or
+neither; then the code, which is burnt only now; success is recorded before it is told. There is no other way to
+`Accepted` (A26). "No" is a Verdict; what is broken is raised into the generator and ends it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Generator, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
 from ldapmfa.core.identity import Identity, Unidentified
-from ldapmfa.core.policy import Choice, Policy, Shape
+from ldapmfa.core.policy import Choice, Decision, Policy, Shape
 from ldapmfa.core.questions import (
     Accepted,
     Admit,
@@ -24,6 +26,7 @@ from ldapmfa.core.questions import (
     AwaitApproval,
     CodeAnswer,
     CodeIsSent,
+    FindGroups,
     Identify,
     LookUp,
     MayOpen,
@@ -33,16 +36,19 @@ from ldapmfa.core.questions import (
     RecallName,
     Refused,
     Remembered,
+    Resolve,
     Reuse,
     Reused,
     Standing,
     StartPrompt,
     Unreachable,
+    UseBypass,
     Verdict,
     VerifyAtService,
     VerifyCode,
     VerifyPassword,
 )
+from ldapmfa.core.rules import Moment
 from ldapmfa.core.secret import Secret, Typed, is_usable, split
 from ldapmfa.wire import ldap
 
@@ -84,6 +90,23 @@ def _reason_of(text: str) -> str:
     return _SUB_CODES.get(found[1], "password") if found else "password"
 
 
+#: Of these, those by which it says that the password was right and must be changed: who has shown a factor may be told.
+_TO_BE_CHANGED: Final = ("password-expired", "must-change-password")
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """Whom the password is right for, and what follows from a factor: success with the directory's `answer`, or `ends`.
+
+    `ends` is the directory's own refusal, which is told only to who has shown a factor.
+    """
+
+    identity: Identity
+    answer: bytes
+    at: Moment
+    ends: Refused | None = None
+
+
 def login(attempt: Attempt) -> Generator[Question, Any, Verdict]:
     """Play the login of `attempt`: yields questions, is sent their answers, returns the verdict."""
     if not attempt.name or "\0" in attempt.name:
@@ -91,34 +114,77 @@ def login(attempt: Attempt) -> Generator[Question, Any, Verdict]:
     if not is_usable(attempt.typed, attempt.form):
         return Refused("empty-password")
     typed, shape = yield from _taken_apart(attempt)
-    bound = yield from _password(typed.password, shape)
-    if isinstance(bound, Refused):
-        return bound
-    identity, answer = bound
-    policy = attempt.policy
-    exempt = policy.exempts(identity, attempt.client)
-    if not identity.has_entry and not exempt:
-        return Refused("no-entry", identity)
-    if exempt and not typed.is_cut:
-        return (yield from _admitted(identity, answer, "exempt"))
+    found = yield from _password(typed.password, shape)
+    if isinstance(found, Refused):
+        if not attempt.policy.tells or found.reason not in _TO_BE_CHANGED or not found.answer:
+            return replace(found, answer=b"")
+        return (yield from _told(attempt, typed, shape, found))
+    bound = _Bound(*found, attempt.at)
+    decision = yield from _decided(attempt, bound.identity)
+    if decision.action == "refuse":
+        return Refused("rule", bound.identity, decision.rule)
+    if not bound.identity.has_entry and decision.action != "exempt":
+        return Refused("no-entry", bound.identity)
+    if decision.action == "exempt" and not typed.is_cut:
+        return (yield from _admitted(bound, "exempt"))
+    if decision.action == "password-only" and not typed.is_cut:
+        return (yield from _admitted(bound, "by-rule", detail=decision.rule))
+    policy = decision.policy
     if policy.reuses:
-        reused: Reused | None = yield Reuse(identity)
+        reused: Reused | None = yield Reuse(bound.identity, policy.accepts)
         if reused:
-            return Accepted(answer, identity, reused.reason, reused.factor)
+            return Accepted(bound.answer, bound.identity, reused.reason, reused.factor)
+    return (yield from _factor(typed, shape, policy, bound))
+
+
+def _decided(attempt: Attempt, identity: Identity) -> Generator[Question, Any, Decision]:
+    """What the rules demand; they are told of groups only where one may look at them."""
+    policy = attempt.policy
+    groups = policy.groups(identity.directory)
+    found: AbstractSet[str] = (yield FindGroups(identity, groups)) if groups else frozenset()
+    return policy.decide(identity, attempt.client, attempt.at, found)
+
+
+def _told(
+    attempt: Attempt, typed: Typed, shape: Shape, refused: Refused
+) -> Generator[Question, Any, Verdict]:
+    """The password was right, and must be changed: who shows a factor is told so, as the directory said it.
+
+    Nobody is bound, so that a service account says who that is. Nothing here ends in success.
+    """
+    identity: Identity | None = yield Resolve(attempt.name)
+    if identity is None or typed.code is None:
+        return replace(refused, answer=b"")
+    bound = _Bound(identity, b"", attempt.at, refused)
+    decision = yield from _decided(attempt, identity)
+    if decision.action != "factors":
+        return replace(refused, answer=b"")
+    verdict = yield from _factor(typed, shape, decision.policy, bound)
+    return refused if isinstance(verdict, Accepted) else verdict
+
+
+def _factor(typed: Typed, shape: Shape, policy: Policy, bound: _Bound) -> Generator[Question, Any, Verdict]:
+    """The second factor, as it was typed or as its owner is asked for it."""
     if typed.code is not None:
-        return (yield from _code(typed, typed.code, policy, identity, answer))
+        return (yield from _code(typed, typed.code, policy, bound))
     if policy.services:
-        return (yield from _asked(typed, shape, policy, identity, answer))
-    standing: Standing = yield LookUp(identity)
-    return (yield from _without_factor(standing, policy, identity, answer))
+        return (yield from _asked(typed, shape, policy, bound))
+    standing: Standing = yield LookUp(bound.identity, policy.kinds)
+    if standing.blocked:
+        return Refused("blocked", bound.identity)
+    return (yield from _without_factor(standing, policy, bound))
 
 
 def _admitted(
-    identity: Identity, answer: bytes, reason: Reason, factor: str | None = None
+    bound: _Bound, reason: Reason, factor: str | None = None, detail: str = ""
 ) -> Generator[Question, Any, Verdict]:
-    """Success, recorded before it is told."""
-    yield Admit(identity, reason, factor)
-    return Accepted(answer, identity, reason, factor)
+    """Success, recorded before it is told; or what the directory said in its place."""
+    if bound.ends:
+        return replace(bound.ends, identity=bound.identity)
+    barred: str | None = yield Admit(bound.identity, reason, factor, detail)
+    if barred is not None:
+        return Refused(barred, bound.identity)
+    return Accepted(bound.answer, bound.identity, reason, factor)
 
 
 def _password(password: Secret, shape: Shape) -> Generator[Question, Any, tuple[Identity, bytes] | Refused]:
@@ -127,7 +193,7 @@ def _password(password: Secret, shape: Shape) -> Generator[Question, Any, tuple[
     if answer.code in _BROKEN:
         raise DirectoryRefusesService(f"the directory answered the bind with {answer.code}: {answer.text}")
     if answer.code != ldap.SUCCESS:
-        return Refused(_reason_of(answer.text), detail=answer.text)
+        return Refused(_reason_of(answer.text), detail=answer.text, answer=answer.raw)
     identity: Identity | Unidentified = yield Identify()
     if isinstance(identity, Unidentified):
         return Refused(identity.reason, detail=identity.detail)
@@ -147,32 +213,36 @@ def _taken_apart(attempt: Attempt) -> Generator[Question, Any, tuple[Typed, Shap
     return (typed if shape == "cut" else Typed(attempt.typed, None)), shape
 
 
-def _without_factor(
-    standing: Standing, policy: Policy, identity: Identity, answer: bytes
-) -> Generator[Question, Any, Verdict]:
+def _without_factor(standing: Standing, policy: Policy, bound: _Bound) -> Generator[Question, Any, Verdict]:
     """The password was right, and nothing else was shown: enough for nobody who has, or must have, a factor."""
+    if standing.bypass and bound.ends is None:
+        used: bool = yield UseBypass(bound.identity)
+        if used is True:
+            return Accepted(bound.answer, bound.identity, "bypass")
     if standing.enrolled:
-        return Refused("no-code", identity)
-    if policy.unenrolled == "refuse":
-        return Refused("not-enrolled", identity)
-    return (yield from _admitted(identity, answer, "password-only"))
+        return Refused("no-code", bound.identity)
+    if policy.in_grace(bound.at, standing.first_seen):
+        return (yield from _admitted(bound, "grace"))
+    if policy.unenrolled != "password-only":
+        return Refused("not-enrolled", bound.identity)
+    return (yield from _admitted(bound, "password-only"))
 
 
 # -- codes
 
 
-def _code(
-    typed: Typed, code: Secret, policy: Policy, identity: Identity, answer: bytes
-) -> Generator[Question, Any, Verdict]:
+def _code(typed: Typed, code: Secret, policy: Policy, bound: _Bound) -> Generator[Question, Any, Verdict]:
     """The code is of a service that sent one, of a factor here, or else of a service that knows the user's codes."""
+    identity = bound.identity
     if not policy.services:
-        return (yield from _own_code(code, identity, answer))
-    standing: Standing = yield LookUp(identity)
-    if standing.locked:
-        return Refused("locked", identity)
-    services = [standing.sent] if standing.sent else policy.code_services(identity.directory)
-    if not services or (standing.enrolled and not standing.sent):
-        return (yield from _own_code(code, identity, answer))
+        return (yield from _own_code(code, policy, bound))
+    standing: Standing = yield LookUp(identity, policy.kinds)
+    if standing.blocked or standing.locked:
+        return Refused("blocked" if standing.blocked else "locked", identity)
+    sent = standing.sent if standing.sent in policy.serve(identity.directory) else None
+    services = [sent] if sent else policy.code_services(identity.directory)
+    if not services or (standing.enrolled and not sent):
+        return (yield from _own_code(code, policy, bound))
     passed: dict[str, Answered | Unreachable] = {}
     for service in services:
         found: Answered | Unreachable = yield VerifyAtService(identity, service, code, typed.password)
@@ -180,24 +250,27 @@ def _code(
             case Unreachable() | Answered(given=False, why="not-enrolled"):
                 passed[service] = found
             case Answered(given=True):
-                return (yield from _admitted(identity, answer, "code", service))
+                return (yield from _admitted(bound, "code", service))
             case Answered(_, why, detail):
                 return Refused(why, identity, detail)
             case unknown:
                 assert_never(unknown)
     if _is_outage(passed):
-        return (yield from _outage(passed, standing, policy, identity, answer))
+        return (yield from _outage(passed, standing, policy, bound))
     return Refused("not-enrolled", identity)
 
 
-def _own_code(code: Secret, identity: Identity, answer: bytes) -> Generator[Question, Any, Verdict]:
-    verified: CodeAnswer = yield VerifyCode(identity, code)
+def _own_code(code: Secret, policy: Policy, bound: _Bound) -> Generator[Question, Any, Verdict]:
+    identity, ends = bound.identity, bound.ends
+    verified: CodeAnswer = yield VerifyCode(identity, code, policy.kinds, ends.reason if ends else None)
     match verified.result:
         case "accepted":
-            return Accepted(answer, identity, "code", verified.factor)
+            if ends:
+                return replace(ends, identity=identity)
+            return Accepted(bound.answer, identity, "code", verified.factor)
         case "wrong" | "replayed":
             return Refused(f"{verified.result}-code", identity)
-        case "locked" | "not-enrolled":
+        case "locked" | "not-enrolled" | "blocked":
             return Refused(verified.result, identity)
         case unknown:
             assert_never(unknown)
@@ -210,13 +283,16 @@ class ServiceUnreachable(Exception):  # noqa: N818 - named as what is the case
     """Nobody could be asked, and nothing opens: the login is broken."""
 
 
-def _asked(
-    typed: Typed, shape: Shape, policy: Policy, identity: Identity, answer: bytes
-) -> Generator[Question, Any, Verdict]:
-    """The password was right; the first service that can ask its owner decides."""
-    standing: Standing = yield LookUp(identity)
-    if standing.locked:
-        return Refused("locked", identity)
+def _asked(typed: Typed, shape: Shape, policy: Policy, bound: _Bound) -> Generator[Question, Any, Verdict]:
+    """The password was right; the first service that can ask its owner decides, unless nobody need be asked."""
+    identity = bound.identity
+    standing: Standing = yield LookUp(identity, policy.kinds)
+    if standing.blocked or standing.locked:
+        return Refused("blocked" if standing.blocked else "locked", identity)
+    if standing.bypass and typed.method is None:
+        used: bool = yield UseBypass(identity)
+        if used is True:
+            return Accepted(bound.answer, identity, "bypass")
     passed: dict[str, Answered | Unreachable] = {}
     for choice in policy.choices(identity.directory, typed.method, standing.method):
         began: Answered | Asked | CodeIsSent | Unreachable = yield StartPrompt(identity, choice, typed.password)
@@ -224,9 +300,9 @@ def _asked(
             case CodeIsSent():
                 return Refused("code-sent", identity, choice.service)
             case Asked(shared):
-                return (yield from _approval(choice, typed, shape, identity, answer, shared=shared))
+                return (yield from _approval(choice, typed, shape, policy, bound, shared=shared))
             case Answered(given=True):
-                return (yield from _admitted(identity, answer, "approved", choice.service))
+                return (yield from _admitted(bound, "approved", choice.service))
             case Unreachable() | Answered(given=False, why="not-enrolled" | "no-method"):
                 passed[choice.service] = began
             case Answered(_, why, detail):
@@ -234,18 +310,18 @@ def _asked(
             case unknown:
                 assert_never(unknown)
     if _is_outage(passed):
-        return (yield from _outage(passed, standing, policy, identity, answer))
+        return (yield from _outage(passed, standing, policy, bound))
     may_know = _may_know(passed, policy, identity)
     unable = [passed[service].detail for service in may_know if service in passed]
     if unable or (typed.method is not None and (may_know or not passed)):
         return Refused("no-method", identity, "; ".join(unable))
     if may_know:
         return Refused("no-code", identity)
-    return (yield from _without_factor(standing, policy, identity, answer))
+    return (yield from _without_factor(standing, policy, bound))
 
 
 def _approval(
-    choice: Choice, typed: Typed, shape: Shape, identity: Identity, answer: bytes, *, shared: bool
+    choice: Choice, typed: Typed, shape: Shape, policy: Policy, bound: _Bound, *, shared: bool
 ) -> Generator[Question, Any, Verdict]:
     """The owner is being asked. If the link was given up meanwhile, the password must bind again.
 
@@ -253,21 +329,23 @@ def _approval(
     the new answer is the one passed on.
     """
     approval: Approval = yield AwaitApproval()
+    identity = bound.identity
     if not approval.given:
         return Refused(approval.why, identity, approval.detail)
     if approval.parked:
         again = yield from _password(typed.password, shape)
         if isinstance(again, Refused):
-            return again
+            return replace(again, answer=b"")
         if again[0].key != identity.key:
             return Refused("another-account", identity, again[0].key)
-        identity, answer = again
+        bound = _Bound(*again, bound.at)
+        identity = bound.identity
     if not shared:
-        return (yield from _admitted(identity, answer, "approved", choice.service))
-    reused: Reused | None = yield Reuse(identity)
+        return (yield from _admitted(bound, "approved", choice.service))
+    reused: Reused | None = yield Reuse(identity, policy.accepts)
     if reused is None:
         return Refused("asked-already", identity)
-    return Accepted(answer, identity, reused.reason, reused.factor)
+    return Accepted(bound.answer, identity, reused.reason, reused.factor)
 
 
 def _is_outage(passed: Mapping[str, Answered | Unreachable]) -> bool:
@@ -285,17 +363,18 @@ def _may_know(passed: Mapping[str, Answered | Unreachable], policy: Policy, iden
 
 
 def _outage(
-    passed: Mapping[str, Answered | Unreachable], standing: Standing, policy: Policy, identity: Identity, answer: bytes
+    passed: Mapping[str, Answered | Unreachable], standing: Standing, policy: Policy, bound: _Bound
 ) -> Generator[Question, Any, Verdict]:
     """Nobody could be asked. It opens, for those without a factor here, where all that may know the owner are away."""
-    services = _may_know(passed, policy, identity)
+    services = _may_know(passed, policy, bound.identity)
+    known = bound.ends is not None or standing.enrolled or standing.sent
     away = all(policy.opens(service) and not isinstance(passed.get(service), Answered) for service in services)
-    if away and not standing.enrolled and not standing.sent:
+    if away and not known:
         for service in services:
             may_open: bool = yield MayOpen(service)
             if not may_open:
                 break
         else:
             first = next(name for name, said in passed.items() if isinstance(said, Unreachable))
-            return (yield from _admitted(identity, answer, "failed-open", first))
+            return (yield from _admitted(bound, "failed-open", first))
     raise ServiceUnreachable("; ".join(said.detail for said in passed.values() if isinstance(said, Unreachable)))

@@ -1,22 +1,24 @@
-"""Which factors this identity, from this place, must show, and how it is asked; and whether a code is to be cut off.
+"""Which factors this identity, from this place, at this door, must show, and how it is asked; what is cut as a code.
 
-An account is exempt only by the identity that the directory confirmed. What is known of the *typed* name is a hint:
-it decides whether a code is cut off before the directory is asked, so a wrong hint can only cause a refusal.
+The first rule that applies decides; without one, the application. An account is exempt only by the identity that the
+directory confirmed. What is known of the *typed* name is a hint: it decides whether a code is cut off before the
+directory is asked, so a wrong hint can only cause a refusal.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from ldapmfa.core.identity import Identity
+from ldapmfa.core.rules import Action, Address, Circumstances, Moment, Network, Rule, lies_in
 from ldapmfa.wire import dn
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+__all__ = ["Address", "Choice", "Decision", "Exempt", "Network", "Policy", "Recall", "ServiceRule", "Shape"]
+
 Shape = Literal["cut", "whole"]
 
 
@@ -36,7 +38,7 @@ class Exempt:
         """Whether a client at `client` may use this entry in `directory`."""
         if self.directory not in (None, directory):
             return False
-        return self.networks is None or (client is not None and any(client in network for network in self.networks))
+        return self.networks is None or lies_in(client, self.networks)
 
     def is_account(self, identity: Identity) -> bool:
         """Whether `identity` is this account; of several account names none counts, nor another domain's."""
@@ -91,21 +93,80 @@ CODES_ONLY: Final = "code"
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """What a listener asks of those who log in through it.
+class Decision:
+    """What a login must show: `action`, by the rule that is called `rule` ("" is the application's own word).
 
-    `services` are asked in this order where no code was typed. `reuses`: whether a success, or an approval that came
-    late, may count for an equal bind.
+    `policy` is the application's with what is accepted here in the place of what is accepted elsewhere.
+    """
+
+    action: Action | Literal["exempt"]
+    policy: Policy
+    rule: str = ""
+
+
+#: What becomes of accounts without a second factor.
+Unenrolled = Literal["refuse", "password-only", "grace"]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What an application asks of those who log in through it.
+
+    `services` are asked in this order where no code was typed, `kinds` are the factors computed here whose codes count
+    (None: all there are). `unenrolled` "grace": let in for `grace_seconds` since they were first seen. `reuses`:
+    whether a success, or an approval that came late, may count for an equal bind. `tells`: whether who has shown a
+    factor is told that the password has expired, or must be changed, as the directory said it. `rules` are looked at in
+    their order; `others` are the services that rules may name besides.
     """
 
     exempt: Sequence[Exempt] = ()
-    unenrolled: Literal["refuse", "password-only"] = "refuse"
+    unenrolled: Unenrolled = "refuse"
     services: Sequence[ServiceRule] = ()
     reuses: bool = False
+    kinds: AbstractSet[str] | None = None
+    grace_seconds: float = 0.0
+    tells: bool = False
+    application: str = ""
+    rules: Sequence[Rule] = ()
+    others: Sequence[ServiceRule] = ()
 
     def exempts(self, identity: Identity, client: Address | None) -> bool:
         """Whether the account that was bound needs no code from where the client is."""
         return any(entry.covers(client, identity.directory) and entry.is_account(identity) for entry in self.exempt)
+
+    def groups(self, directory: str) -> tuple[str, ...]:
+        """The groups in which it may matter whether an account of `directory` is, as rules write them."""
+        named = [rule.groups for rule in self.rules if rule.looks_at_groups(directory, self.application)]
+        return tuple(dict.fromkeys(group for groups in named for group in groups or ()))
+
+    def decide(self, identity: Identity, client: Address | None, at: Moment, groups: AbstractSet[str]) -> Decision:
+        """What this account must show from there, now. A rule that refuses goes before an exemption, others do not."""
+        login = Circumstances(identity, client, self.application, at, groups)
+        rule = next((rule for rule in self.rules if not rule.misses(login)), None)
+        if rule and rule.action == "refuse":
+            return Decision("refuse", self, rule.name)
+        if self.exempts(identity, client):
+            return Decision("exempt", self)
+        if rule is None:
+            return Decision("factors", self)
+        return Decision(rule.action, self._with(rule.factors), rule.name)
+
+    def _with(self, factors: Sequence[str]) -> Policy:
+        """The same with `factors` in the place of the application's; with none of them, as it is."""
+        if not factors:
+            return self
+        known = {service.name: service for service in (*self.others, *self.services)}
+        services = tuple(known[name] for name in factors if name in known)
+        return replace(self, services=services, kinds=frozenset(factors) - frozenset(known))
+
+    @property
+    def accepts(self) -> AbstractSet[str] | None:
+        """The factors and services of which one must have been shown; None: whichever there are."""
+        return None if self.kinds is None else self.kinds | {service.name for service in self.services}
+
+    def in_grace(self, at: Moment, first_seen: float | None) -> bool:
+        """Whether one without a second factor is let in by password alone for the time being."""
+        return self.unenrolled == "grace" and (first_seen is None or at.seconds < first_seen + self.grace_seconds)
 
     def code_services(self, directory: str) -> list[str]:
         """The services that verify codes of accounts in `directory` which nobody announced."""
@@ -136,6 +197,15 @@ class Policy:
     def _of(self, directory: str) -> list[ServiceRule]:
         return [rule for rule in self.services if rule.directory in (None, directory)]
 
+    def _known(self, directory: str) -> bool:
+        """Whether any service may be asked of accounts there, be it by a rule."""
+        return any(rule.directory in (None, directory) for rule in (*self.services, *self.others))
+
+    @property
+    def _may_skip(self) -> bool:
+        """Whether a rule may let somebody in by password alone."""
+        return any(rule.action == "password-only" for rule in self.rules)
+
     def shape(
         self,
         name: str,
@@ -157,12 +227,12 @@ class Policy:
         if recall.pending or recall.enrolled:
             return "cut"
         if recall.codeless:
-            return "cut" if self._of(directory) and refused == "whole" else "whole"
-        if self.unenrolled == "refuse" and not self._of(directory):
+            return "cut" if self._known(directory) and refused == "whole" else "whole"
+        if self.unenrolled == "refuse" and not self._known(directory) and not self._may_skip:
             return "cut"
-        if marked and self._of(directory):
+        if marked and self._known(directory):
             return "cut"  # who has such a password adds a keyword; strangers' refusals must not change it for others
-        first: Shape = "cut" if recall.coded and self._of(directory) else "whole"
+        first: Shape = "cut" if recall.coded and self._known(directory) else "whole"
         if refused != first:
             return first
         return "whole" if first == "cut" else "cut"

@@ -5,11 +5,13 @@ Not in here: the order in which anything is asked.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ldapmfa.core.identity import Identity
 from ldapmfa.core.policy import Address, Choice, Policy, Recall, Shape
+from ldapmfa.core.rules import Moment
 from ldapmfa.core.secret import CodeForm, Secret
 from ldapmfa.wire import dn
 
@@ -24,6 +26,7 @@ class Attempt:
     client: Address | None
     form: CodeForm
     policy: Policy
+    at: Moment = field(default_factory=Moment)
 
     @property
     def normalised_name(self) -> str:
@@ -72,10 +75,29 @@ class Identify:
 
 
 @dataclass(frozen=True, slots=True)
-class LookUp:
-    """What is known of this account here? Answered by `Standing`."""
+class Resolve:
+    """Who is called that, as a service account sees it? Answered by an `Identity`, or None where that can't be said.
+
+    Asked only of one whose password was right, though the directory refused the bind.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FindGroups:
+    """In which of these groups is the account, through others too? Answered by a set of those."""
 
     identity: Identity
+    groups: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """What is known of this account here? Answered by `Standing`. `kinds` are the factors that count, None: all."""
+
+    identity: Identity
+    kinds: AbstractSet[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +105,28 @@ class Standing:
     """Answer to LookUp.
 
     `enrolled`: it has a factor here, or one waiting for it; `method`: how its owner wants to be asked; `sent`: the
-    service that sent it a code for a login like this one.
+    service that sent it a code for a login like this one; `blocked`: an operator, or its owner, has blocked it;
+    `bypass`: one login without a second factor was granted; `first_seen`: seconds since the epoch.
     """
 
     enrolled: bool
     locked: bool = False
     method: str | None = None
     sent: str | None = None
+    blocked: bool = False
+    bypass: bool = False
+    first_seen: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
     """May an earlier success, or a late approval, count for this bind? Used up once, and recorded, if so.
 
-    Answered by `Reused`, or None.
+    `accepts` are the factors of which one must have been shown, None: any. Answered by `Reused`, or None.
     """
 
     identity: Identity
+    accepts: AbstractSet[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +141,17 @@ class Reused:
 class VerifyCode:
     """Is this code right, and are we the first to use it? Burnt, and the success recorded, if so.
 
-    Answered by `CodeAnswer`.
+    `kinds` are the factors that count, None: all. With `ends`, that is the reason of the refusal which is recorded in
+    the place of a success. Answered by `CodeAnswer`.
     """
 
     identity: Identity
     code: Secret
+    kinds: AbstractSet[str] | None = None
+    ends: str | None = None
 
 
-CodeResult = Literal["accepted", "wrong", "replayed", "locked", "not-enrolled"]
+CodeResult = Literal["accepted", "wrong", "replayed", "locked", "not-enrolled", "blocked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,22 +231,35 @@ class MayOpen:
     service: str
 
 
-Reason = Literal["exempt", "password-only", "approved", "code", "failed-open"]
+@dataclass(frozen=True, slots=True)
+class UseBypass:
+    """May this account log in without a second factor, this once? Used up, and recorded, if so. Answered by a bool."""
+
+    identity: Identity
+
+
+Reason = Literal["exempt", "password-only", "by-rule", "grace", "approved", "code", "failed-open"]
 
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """Record a success that burnt no code here, durably. Answered by None."""
+    """Record a success that burnt no code here, durably. Answered by None, or why it must not be one: "blocked".
+
+    `detail` is for the record.
+    """
 
     identity: Identity
     reason: Reason
     factor: str | None = None
+    detail: str = ""
 
 
 Question = (
     RecallName
     | VerifyPassword
     | Identify
+    | Resolve
+    | FindGroups
     | LookUp
     | Reuse
     | VerifyCode
@@ -224,6 +267,7 @@ Question = (
     | StartPrompt
     | AwaitApproval
     | MayOpen
+    | UseBypass
     | Admit
 )
 
@@ -243,11 +287,15 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """No; all reasons look alike to the client. `detail` is for the record."""
+    """No; all reasons look alike to the client, unless it is to be told `answer`, the directory's own BindResponse.
+
+    `detail` is for the record.
+    """
 
     reason: str
     identity: Identity | None = None
     detail: str = ""
+    answer: bytes = b""
 
 
 Verdict = Accepted | Refused

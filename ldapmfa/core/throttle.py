@@ -19,10 +19,14 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Failures:
-    """What the store keeps of an account: wrong codes in a row, and until when it is locked (epoch seconds)."""
+    """What the store keeps of an account: wrong codes in a row, and until when it is locked (epoch seconds).
+
+    `locks`: how often it has been locked since a code was right.
+    """
 
     wrong_codes: int = 0
     locked_until: float | None = None
+    locks: int = 0
 
     def locked(self, now: float) -> bool:
         """Whether codes are refused unseen."""

@@ -294,7 +294,7 @@ class Inquiry:
         terms = self._terms
         if not terms.reuse_seconds:
             return None
-        return Grant(self.key(identity), terms.reuse_seconds, terms.reuse_uses)
+        return Grant(self.key(identity), terms.reuse_seconds, terms.reuse_uses, place=self.place)
 
     def leave(self) -> None:
         """The login is over, or its client has gone."""
@@ -317,7 +317,7 @@ class Inquiry:
             return Asked(shared=True)
         if begun != "begun":
             return Answered(given=False, why=begun)
-        late = Grant(key, terms.late_seconds, 1, "late-approval") if terms.late_seconds else None
+        late = Grant(key, terms.late_seconds, 1, "late-approval", self.place) if terms.late_seconds else None
         self._asking = Asking(
             guarded,
             replace(prompt, method=choice.method, device=choice.device),

@@ -229,6 +229,14 @@ class Directory:
         asking = identify(await self.capabilities(link), self.settings.identity_name)
         return await self.answer(asking, link, (name, password) if password else None)
 
+    async def groups(self, link: Link, identity: Identity, groups: tuple[str, ...]) -> frozenset[str]:
+        """In which of `groups` (DNs or SIDs, as rules write them) the account that `link` has bound is."""
+        raise NotImplementedError
+
+    async def resolve(self, name: str) -> Identity | None:
+        """The one account that is called `name`, as the service account sees it; None where that can't be said."""
+        raise NotImplementedError
+
     async def answer(
         self,
         asking: Generator[Ask, Found | None, Answer],

@@ -12,6 +12,7 @@ import os
 import traceback
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
@@ -28,6 +29,7 @@ from ldapmfa.core.questions import (
     Attempt,
     AwaitApproval,
     CodeAnswer,
+    FindGroups,
     Identify,
     LookUp,
     MayOpen,
@@ -35,10 +37,12 @@ from ldapmfa.core.questions import (
     Question,
     RecallName,
     Remembered,
+    Resolve,
     Reuse,
     Reused,
     Standing,
     StartPrompt,
+    UseBypass,
     VerifyAtService,
     VerifyCode,
     VerifyPassword,
@@ -238,6 +242,8 @@ class Login:
         reference = door.reference()
         self._note("refused", verdict.reason, ldap.INVALID_CREDENTIALS, reference, verdict.detail)
         await pause(door.clock, self._began + door.refusal_floor - door.clock.seconds())
+        if verdict.answer:
+            return Ended(accepted=False, answer=verdict.answer)
         return self._refusal(ldap.INVALID_CREDENTIALS, f"Invalid credentials. Reference: {reference}")
 
     def _broken(self, broken: Exception) -> Ended:
@@ -270,21 +276,33 @@ class Login:
         return reply
 
     async def _answer(self, question: Question) -> Any:
-        store = self._door.store
         match question:
             case RecallName(name):
-                recall = await store.recall(self._directory.settings.identity_name, name)
+                recall = await self._door.store.recall(self._directory.settings.identity_name, name)
                 return Remembered(recall, self._door.refused[self._key])
             case VerifyPassword(password, shape):
                 return await self._verify_password(password, shape)
             case Identify():
                 return await self._identify()
-            case LookUp(identity):
-                return await self._look_up(identity)
-            case Reuse(identity):
-                return await self._reuse(identity)
-            case VerifyCode(identity, code):
-                return await self._verify_code(identity, code)
+            case Resolve(name):
+                return await self._timed_directory(self._directory.resolve(name))
+            case FindGroups(identity, groups):
+                return await self._find_groups(identity, groups)
+            case LookUp(identity, kinds):
+                return await self._look_up(identity, kinds)
+            case Reuse(identity, accepts):
+                return await self._reuse(identity, accepts)
+            case VerifyCode():
+                return await self._verify_code(question)
+            case UseBypass(identity):
+                return await self._use_bypass(identity)
+            case Admit():
+                return await self._admit(question)
+            case _:
+                return await self._answer_of_service(question)
+
+    async def _answer_of_service(self, question: VerifyAtService | StartPrompt | AwaitApproval | MayOpen) -> Any:
+        match question:
             case VerifyAtService(identity, service, code, password):
                 self._service = service
                 return await self._timed(self._inquiry.verify(identity, service, code, password))
@@ -295,27 +313,58 @@ class Login:
                 return await self._await_approval()
             case MayOpen(service):
                 return await self._timed(self._door.services[service].may_open())
-            case Admit(identity, reason, kind):
-                success = self._event("accepted", reason, ldap.SUCCESS, "", "")
-                success = replace(success, factor=kind, factor_ms=self._factor_took)
-                codeless = reason in ("exempt", "password-only") or self._whole
-                grant = self._inquiry.grant(identity) if reason == "code" else None
-                await store.admit(identity, success, self._names, codeless=codeless, grant=grant)
-                self._recorded = success
-                if reason == "failed-open":
-                    self._door.alarm(success)
-                return None
 
-    async def _look_up(self, identity: Identity) -> Standing:
+    async def _admit(self, question: Admit) -> str | None:
+        identity, reason = question.identity, question.reason
+        success = self._event("accepted", reason, ldap.SUCCESS, "", question.detail)
+        success = replace(success, factor=question.factor, factor_ms=self._factor_took)
+        codeless = reason in ("exempt", "password-only") or self._whole
+        grant = self._inquiry.grant(identity) if reason == "code" else None
+        barred = await self._door.store.admit(identity, success, self._names, codeless=codeless, grant=grant)
+        if barred is None:
+            self._recorded = success
+            if reason == "failed-open":
+                self._door.alarm(success)
+        return barred
+
+    async def _use_bypass(self, identity: Identity) -> bool:
+        success = self._event("accepted", "bypass", ldap.SUCCESS, "", "")
+        barred = await self._door.store.admit(identity, success, self._names, codeless=self._whole, bypass=True)
+        if barred is None:
+            self._recorded = success
+        return barred is None
+
+    async def _find_groups(self, identity: Identity, groups: tuple[str, ...]) -> frozenset[str]:
+        if self._link is None:
+            raise DirectoryDown("the link that was bound is gone")
+        return await self._timed_directory(self._directory.groups(self._link, identity, groups))
+
+    async def _timed_directory(self, work: Awaitable[Value]) -> Value:
+        """What the directory answers; the time it took is recorded."""
+        began = self._door.clock.seconds()
+        try:
+            return await work
+        finally:
+            self._directory_took = round(self._directory_took + self._since(began), 3)
+
+    async def _look_up(self, identity: Identity, kinds: AbstractSet[str] | None) -> Standing:
         store, services = self._door.store, self._door.services
         status = await store.status(identity)
         sent = await store.sent(identity.key, self._inquiry.place) if services else None
         service = sent[0] if sent and sent[0] in services else None
-        return Standing(status.enrolled, status.locked, status.method, service)
+        return Standing(
+            bool(status.kinds if kinds is None else status.kinds & kinds),
+            status.locked,
+            status.method,
+            service,
+            blocked=status.blocked,
+            bypass=status.bypass,
+            first_seen=status.first_seen,
+        )
 
-    async def _reuse(self, identity: Identity) -> Reused | None:
+    async def _reuse(self, identity: Identity, accepts: AbstractSet[str] | None) -> Reused | None:
         success = self._event("accepted", "reused", ldap.SUCCESS, "", "")
-        reused = await self._door.store.reuse(identity, self._inquiry.key(identity), success)
+        reused = await self._door.store.reuse(identity, self._inquiry.key(identity), success, accepts)
         if reused:
             self._recorded = replace(success, reason=reused.reason, factor=reused.factor)
         return reused
@@ -346,19 +395,25 @@ class Login:
             self._whole = shape == "whole" and split(bind.attempt.typed, bind.attempt.form).is_cut
         return answer
 
-    async def _verify_code(self, identity: Identity, code: Secret) -> CodeAnswer:
+    async def _verify_code(self, question: VerifyCode) -> CodeAnswer:
+        identity, ends = question.identity, question.ends
         began, now = self._door.clock.seconds(), self._door.now()
-        typed = code.reveal().decode("ascii")
+        typed = question.code.reveal().decode("ascii")
 
         def match(credential: Credential) -> Match | None:
             factor = self._door.factors.get(credential.kind)
             return factor.match(credential, typed, now) if factor else None
 
-        success = self._event("accepted", "code", ldap.SUCCESS, "", "")
-        grant = self._inquiry.grant(identity)
-        verified = await self._door.store.verify(identity, match, success, self._names, grant)
+        if ends:
+            success = self._event("refused", ends, ldap.INVALID_CREDENTIALS, "", "")
+        else:
+            success = self._event("accepted", "code", ldap.SUCCESS, "", "")
+        grant = self._inquiry.grant(identity) if ends is None else None
+        verified = await self._door.store.verify(
+            identity, match, success, self._names, grant, kinds=question.kinds
+        )
         self._factor_took = self._since(began)
-        if verified.result == "accepted":
+        if verified.result == "accepted" and ends is None:
             self._recorded = replace(success, factor=verified.factor, factor_ms=self._factor_took)
         return verified
 

@@ -37,6 +37,7 @@ from ldapmfa.store.rows import (
     AccountRow,
     FactorRow,
     Held,
+    Known,
     Pending,
     PendingRow,
     Status,
@@ -52,6 +53,7 @@ from ldapmfa.store.writer import BROKEN, Call, Writer, down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Set as AbstractSet
 
     from sqlalchemy import Connection, Select
 
@@ -170,16 +172,24 @@ class Store(Listings, Prompts):
         read = self._database.read
         try:
             rows = await read(statements.ACCOUNT_AND_OWN, account_key=key, now=now)
-            failures, waits, own = _split(rows)
+            known, waits, own = _split(rows)
             if not _is_today(rows, identity):
                 own = list(await self._database.rows(self._factors_of(identity, now)))
             elif waits:
                 own += await read(statements.WAITING, account_key=key, now=now)
-            method = await read(statements.METHOD, account_key=key)
+            standing = await read(statements.STANDING, account_key=key, now=now)
         except BROKEN as error:
             raise down(error) from error
-        enrolled, locked = bool(self._own(own, identity)), failures.locked(now)
-        return Status(enrolled=enrolled, locked=locked, method=method[0][0] if method else None)
+        method, first_seen, phone, uses = standing[0] if standing else (None, None, None, None)
+        return Status(
+            frozenset(one.kind for one in self._own(own, identity)),
+            locked=known.failures.locked(now),
+            method=method,
+            blocked=known.blocked(now),
+            bypass=uses is not None,
+            first_seen=first_seen,
+            phone=phone,
+        )
 
     async def verify(
         self,
@@ -188,12 +198,15 @@ class Store(Listings, Prompts):
         success: LoginEnded,
         names: Sequence[str],
         grant: Grant | None = None,
+        *,
+        kinds: AbstractSet[str] | None = None,
     ) -> CodeAnswer:
         """Burn the code that `match` recognises, if this is its first use, and record `success`, in one transaction.
 
         `match` is asked about the account's own factors, then about those pending for it; nothing is asked of a
         locked account. It may be called in any thread, and twice; the loop waits for it. `names` are the typed names,
-        normalised, by which the account may be recalled; with a `grant` the success counts again. SealBroken: a
+        normalised, by which the account may be recalled; with a `grant` the success counts again. `kinds` are the
+        factors that count, None: all. `success` may be a refusal that only who has shown a code is told. SealBroken: a
         secret does not open.
         """
 
@@ -201,12 +214,15 @@ class Store(Listings, Prompts):
             now, key = self._clock(), identity.key
             rows = call.read(statements.ACCOUNT_AND_OWN, account_key=key, now=now)
             renewed = self._renew(call, rows, identity, now)
-            failures, waits, factors = _split(rows)
+            known, waits, factors = _split(rows)
+            failures = known.failures
+            if known.blocked(now):
+                return CodeAnswer("blocked")
             if failures.locked(now):
                 return CodeAnswer("locked")
             if renewed or waits:
                 factors += call.read(statements.WAITING, account_key=key, now=now)
-            own = self._own(factors, identity)
+            own = [one for one in self._own(factors, identity) if kinds is None or one.kind in kinds]
             if not own:
                 return CodeAnswer("not-enrolled")
             found = [(one, hit) for one in own if (hit := match(self._opened(one))) is not None]
@@ -220,7 +236,7 @@ class Store(Listings, Prompts):
                 return CodeAnswer("replayed")
             if one.pending is not None:
                 self._claim(call, [other for other in own if other.pending == one.pending], key)
-            if failures.wrong_codes:
+            if failures.wrong_codes or failures.locks:
                 self._set_failures(call, key, Failures())
             if grant:
                 self._grant(call, key, grant, one.kind)
@@ -237,19 +253,32 @@ class Store(Listings, Prompts):
         *,
         codeless: bool = True,
         grant: Grant | None = None,
-    ) -> None:
-        """Record a success that burnt no code here; `codeless`: the names are to be recalled as used without one."""
+        bypass: bool = False,
+    ) -> str | None:
+        """Record a success that burnt no code here; `codeless`: the names are to be recalled as used without one.
 
-        def work(call: Call) -> None:
+        Given back is None, or why it must not be one: "blocked". With `bypass` it uses up a login that was granted, and
+        "locked" and "no-bypass" are further reasons.
+        """
+
+        def work(call: Call) -> str | None:
             now = self._clock()
-            failures = self._renewed(call, identity, now)
-            if success.reason == "code" and failures.wrong_codes:
+            known = self._renewed(call, identity, now)
+            failures = known.failures
+            if known.blocked(now):
+                return "blocked"
+            if bypass and failures.locked(now):
+                return "locked"
+            if bypass and call.write(statements.USE_BYPASS, account_key=identity.key, now=now) != 1:
+                return "no-bypass"
+            if success.reason == "code" and (failures.wrong_codes or failures.locks):
                 self._set_failures(call, identity.key, Failures())
             if grant:
                 self._grant(call, identity.key, grant, success.factor)
             self._record(call, identity, success, names, now, factor=success.factor, codeless=codeless)
+            return None
 
-        await self._writer.write(work)
+        return await self._writer.write(work)
 
     def note(self, event: Event) -> None:
         """Record `event` soon, or drop it where too many wait; refused connections are for the log alone."""
@@ -326,7 +355,8 @@ class Store(Listings, Prompts):
 
     async def unlock(self, account_key: str, change: AccountChanged) -> bool:
         """Let an account try codes, and be asked, again; False if it is unknown."""
-        unlocked = update(ACCOUNTS).where(ACCOUNTS.c.key == account_key).values(wrong_codes=0, locked_until=None)
+        none = {"wrong_codes": 0, "locked_until": None, "locks": 0}
+        unlocked = update(ACCOUNTS).where(ACCOUNTS.c.key == account_key).values(none)
         prompts = delete(PROMPT_TIMES).where(PROMPT_TIMES.c.account_key == account_key)
         return await self._change(unlocked, change, prompts) > 0
 
@@ -439,11 +469,11 @@ class Store(Listings, Prompts):
             frozenset(held.used),
         )
 
-    def _renewed(self, call: Call, identity: Identity, now: float) -> Failures:
-        """The account's failures, when it is known as the directory has it today; locked against other processes."""
+    def _renewed(self, call: Call, identity: Identity, now: float) -> Known:
+        """What is kept of the account, when it is as the directory has it today; locked against other processes."""
         rows = call.read(statements.ACCOUNT, account_key=identity.key)
         self._renew(call, rows, identity, now)
-        return Failures(*rows[0][3:5]) if rows else Failures()
+        return _known(rows)
 
     def _renew(self, call: Call, rows: Sequence[Sequence[Any]], identity: Identity, now: float) -> bool:
         """Bring the account, of which `rows` was just read, up to date; False if it is."""
@@ -494,7 +524,11 @@ class Store(Listings, Prompts):
     @staticmethod
     def _set_failures(call: Call, key: str, failures: Failures) -> None:
         call.write(
-            statements.SET_FAILURES, account_key=key, count=failures.wrong_codes, until=failures.locked_until
+            statements.SET_FAILURES,
+            account_key=key,
+            count=failures.wrong_codes,
+            until=failures.locked_until,
+            locks=failures.locks,
         )
 
     @staticmethod
@@ -536,13 +570,18 @@ def _is_today(rows: Sequence[Sequence[Any]], identity: Identity) -> bool:
     return bool(rows) and tuple(rows[0][:3]) == _today(identity)
 
 
-def _split(rows: Sequence[Sequence[Any]]) -> tuple[Failures, bool, list[Sequence[Any]]]:
-    """Of the rows of ACCOUNT_AND_OWN the failures, whether a factor waits, and the rows of the account's factors."""
+def _known(rows: Sequence[Sequence[Any]]) -> Known:
+    """What the rows of ACCOUNT, or of ACCOUNT_AND_OWN, say of the account itself."""
+    return Known(Failures(*rows[0][3:6]), rows[0][6]) if rows else Known()
+
+
+def _split(rows: Sequence[Sequence[Any]]) -> tuple[Known, bool, list[Sequence[Any]]]:
+    """Of the rows of ACCOUNT_AND_OWN the account, whether a factor waits, and the rows of the account's factors."""
     if not rows:
-        return Failures(), False, []
-    wrong_codes, locked_until, waits, first = rows[0][3:7]
-    own = [] if first is None else [row[6:] for row in rows]
-    return Failures(wrong_codes, locked_until), bool(waits), own
+        return Known(), False, []
+    waits, first = rows[0][7:9]
+    own = [] if first is None else [row[8:] for row in rows]
+    return _known(rows), bool(waits), own
 
 
 def _columns(form: Pending) -> dict[str, str]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: The version of the schema that this program is written for.
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 #: Seconds a writer waits for another process's transaction.
 BUSY: Final = 5.0
 #: Seconds until a busy database is asked again: about what another process's commit takes.

@@ -9,18 +9,19 @@ here: whether any of that is configured, and what owners say.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from ldapmfa.core.questions import Reused
 from ldapmfa.core.secret import Secret
 from ldapmfa.core.throttle import Failures, Limit
 from ldapmfa.store import statements
-from ldapmfa.store.rows import plain
+from ldapmfa.store.rows import Known, plain
 from ldapmfa.store.writer import BROKEN, Call, Writer, down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from ldapmfa.audit import LoginEnded
     from ldapmfa.core.identity import Identity
@@ -28,17 +29,7 @@ if TYPE_CHECKING:
     from ldapmfa.store.seal import Seal
 
 #: What became of the wish to ask an owner: go on; an equal bind asks already, and its answer may be shared; no.
-Begun = Literal["begun", "shared", "asked-already", "too-many-prompts", "locked"]
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A success that counts for `uses` further binds with this `key`, for `seconds`, and is recorded as `reason`."""
-
-    key: str
-    seconds: float
-    uses: int
-    reason: Literal["reused", "late-approval"] = "reused"
+Begun = Literal["begun", "shared", "asked-already", "too-many-prompts", "locked", "blocked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +38,20 @@ class Place:
 
     application: str
     client: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A success that counts for `uses` further binds with this `key`, for `seconds`, and is recorded as `reason`.
+
+    `place` is for operators to see: the key says nothing.
+    """
+
+    key: str
+    seconds: float
+    uses: int
+    reason: Literal["reused", "late-approval"] = "reused"
+    place: Place = field(default_factory=lambda: Place("", ""))
 
 
 class Prompts:
@@ -83,7 +88,10 @@ class Prompts:
 
         def work(call: Call) -> Begun:
             now, account = self._clock(), identity.key
-            if self._renewed(call, identity, now).locked(now):
+            known = self._renewed(call, identity, now)
+            if known.blocked(now):
+                return "blocked"
+            if known.failures.locked(now):
                 return "locked"
             for _id, open_key, left in call.read(statements.PROMPT, account_key=account, now=now):
                 equal = open_key == key and (shares or (takes_over and bool(left)))
@@ -145,8 +153,13 @@ class Prompts:
 
     # -- successes that count again
 
-    async def reuse(self, identity: Identity, key: str, success: LoginEnded) -> Reused | None:
-        """Use a success again, if one counts for `key`, and record that, in one transaction."""
+    async def reuse(
+        self, identity: Identity, key: str, success: LoginEnded, accepts: AbstractSet[str] | None = None
+    ) -> Reused | None:
+        """Use a success again, if one counts for `key`, and record that, in one transaction.
+
+        It must have been by one of the factors that the login `accepts`; None: whichever.
+        """
         if not await self._asked(statements.REUSABLE, key=key, account_key=identity.key, now=self._clock()):
             return None
 
@@ -154,7 +167,10 @@ class Prompts:
             now = self._clock()
             where = {"key": key, "account_key": identity.key, "now": now}
             rows = call.read(statements.REUSABLE, **where)
-            if self._renewed(call, identity, now).locked(now) or not rows:
+            known = self._renewed(call, identity, now)
+            if known.blocked(now) or known.failures.locked(now) or not rows:
+                return None
+            if accepts is not None and rows[0][1] not in accepts:
                 return None
             if call.write(statements.USE_AGAIN, **where) != 1:
                 return None
@@ -183,6 +199,9 @@ class Prompts:
             factor=factor,
             uses=grant.uses,
             expires=now + grant.seconds,
+            application=plain(grant.place.application),
+            client=plain(grant.place.client),
+            granted=now,
         )
 
     # -- codes that services sent
@@ -259,8 +278,9 @@ class Prompts:
 
         def work(call: Call) -> float | None:
             now = self._clock()
-            failures = self._renewed(call, identity, now)
-            if failures.locked(now):
+            known = self._renewed(call, identity, now)
+            failures = known.failures
+            if known.blocked(now) or failures.locked(now):
                 return None
             failures = failures.after_wrong_code(now, self._limit)
             self._set_failures(call, identity.key, failures)
@@ -273,7 +293,7 @@ class Prompts:
 
         def work(call: Call) -> None:
             for row in call.read(statements.ACCOUNT, account_key=account_key):
-                failures = Failures(*row[3:5])
+                failures = Failures(*row[3:6])
                 if guess and failures.locked_until == guess:
                     self._set_failures(call, account_key, Failures(self._limit.wrong_codes - 1))
                 elif failures.wrong_codes and not guess:
@@ -289,8 +309,8 @@ class Prompts:
         except BROKEN as error:
             raise down(error) from error
 
-    def _renewed(self, call: Call, identity: Identity, now: float) -> Failures:
-        """The account's failures, when it is known as the directory has it today."""
+    def _renewed(self, call: Call, identity: Identity, now: float) -> Known:
+        """What is kept of the account, when it is known as the directory has it today."""
         raise NotImplementedError
 
     @staticmethod

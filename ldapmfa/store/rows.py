@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from sqlalchemy import Text, cast, func, select
 
 from ldapmfa.audit import AccountChanged, LoginEnded
+from ldapmfa.core.throttle import Failures
 from ldapmfa.store.schema import ACCOUNTS, FACTORS, PENDING, RECOVERY_CODES
 
 if TYPE_CHECKING:
@@ -25,14 +26,36 @@ TEXT_LIMIT: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Whether an account has a factor or one that waits for it, and whether wrong codes have locked it.
+    """Of which kinds an account has a factor, or one that waits for it, and whether wrong codes have locked it.
 
-    `method` is how its owner wants to be asked.
+    `method` is how its owner wants to be asked, `bypass` whether a login is granted to it; `first_seen` in seconds
+    since the epoch, None for one that never was.
     """
 
-    enrolled: bool
+    kinds: frozenset[str]
     locked: bool
     method: str | None = None
+    blocked: bool = False
+    bypass: bool = False
+    first_seen: float | None = None
+    phone: str | None = None
+
+    @property
+    def enrolled(self) -> bool:
+        """Whether it has any factor, or one that waits for it."""
+        return bool(self.kinds)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is kept of an account that every login looks at: its failures, and until when it is blocked."""
+
+    failures: Failures = field(default_factory=Failures)
+    blocked_until: float | None = None
+
+    def blocked(self, now: float) -> bool:
+        """Whether nobody may log in as it, whatever is shown."""
+        return self.blocked_until is not None and now < self.blocked_until
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,8 @@ METADATA: Final = MetaData(
 _NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
 
 #: Whom the directory confirmed at least once, or an operator enrolled. `accounts` is sAMAccountName or uid, `method`
-#: how its owner wants to be asked.
+#: how its owner wants to be asked, `locks` how often wrong codes have locked it one after the other, `phone` in E.164.
+#: It is blocked until `blocked_until`, which `blocked_by` has said, for `blocked_reason`.
 ACCOUNTS: Final = Table(
     "accounts",
     METADATA,
@@ -50,6 +51,11 @@ ACCOUNTS: Final = Table(
     Column("first_seen", Float, nullable=False),
     Column("last_login", Float),
     Column("method", Text),
+    Column("locks", Integer, nullable=False, server_default="0"),
+    Column("phone", Text),
+    Column("blocked_until", Float),
+    Column("blocked_reason", Text),
+    Column("blocked_by", Text),
 )
 
 #: What an account can be recognised by: its DN, userPrincipalName and account names, normalised.
@@ -143,6 +149,66 @@ REUSE: Final = Table(
     Column("factor", Text),
     Column("uses", Integer, nullable=False),
     Column("expires", Float, nullable=False, index=True),
+    Column("application", Text, nullable=False, server_default=""),
+    Column("client", Text, nullable=False, server_default=""),
+    Column("granted", Float, nullable=False, server_default="0"),
+)
+
+#: Logins without a second factor that an operator has granted.
+BYPASSES: Final = Table(
+    "bypasses",
+    METADATA,
+    Column("account_key", ForeignKey("accounts.key", ondelete="CASCADE"), primary_key=True),
+    Column("uses", Integer, nullable=False),
+    Column("expires", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("granted", Float, nullable=False),
+)
+
+#: Accounts whose live connections are to end: each process looks for numbers that it has not seen.
+CUTS: Final = Table(
+    "cuts",
+    METADATA,
+    Column("id", _NUMBER, primary_key=True),
+    Column("account_key", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    sqlite_autoincrement=True,  # no number twice, though old rows go
+)
+
+#: What is to be told to people and programs, until it has been: `body` is JSON. `due` is when it is tried next.
+NOTICES: Final = Table(
+    "notices",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("way", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("due", Float, nullable=False, index=True),
+)
+
+#: Wrong passwords, by who was meant (an account's key, or a name as typed, normalised) and where they came from: how
+#: many, since `since`, and when the last login from there succeeded.
+TRIES: Final = Table(
+    "tries",
+    METADATA,
+    Column("directory", Text, primary_key=True),
+    Column("who", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("since", Float, nullable=False),
+    Column("succeeded", Float),
+    Index(None, "source", "since"),
+    Index(None, "since"),
+)
+
+#: Wrong passwords of all, by the minute (seconds since the epoch, divided by 60).
+RATES: Final = Table(
+    "rates",
+    METADATA,
+    Column("minute", _NUMBER, primary_key=True),
+    Column("failures", Integer, nullable=False),
 )
 
 #: The code that a service has sent to an account's owner, for a bind from there to this application.
@@ -175,6 +241,7 @@ LOGINS: Final = Table(
     Column("account", Text, index=True),
     Column("dn", Text),
     Column("factor", Text),
+    Column("application", Text, nullable=False, server_default=""),
     Column("directory_ms", Float, nullable=False),
     Column("factor_ms", Float, nullable=False),
     Column("total_ms", Float, nullable=False),

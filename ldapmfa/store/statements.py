@@ -32,6 +32,7 @@ from ldapmfa.store.database import Statement
 from ldapmfa.store.rows import HELD
 from ldapmfa.store.schema import (
     ACCOUNTS,
+    BYPASSES,
     CHANGES,
     FACTORS,
     FORMS,
@@ -108,6 +109,8 @@ _ACCOUNT: Final = (
     cast(ACCOUNTS.c.accounts, Text),
     ACCOUNTS.c.wrong_codes,
     ACCOUNTS.c.locked_until,
+    ACCOUNTS.c.locks,
+    ACCOUNTS.c.blocked_until,
 )
 _WAITS: Final = and_(
     PENDING.c.directory == FORMS.c.directory, PENDING.c.value == FORMS.c.value, PENDING.c.expires > bindparam("now")
@@ -165,7 +168,7 @@ USE_FACTOR: Final = Statement(update(FACTORS).where(_FACTOR).values(last_used=bi
 SET_FAILURES: Final = Statement(
     update(ACCOUNTS)
     .where(ACCOUNTS.c.key == bindparam("account_key"))
-    .values(wrong_codes=bindparam("count"), locked_until=bindparam("until"))
+    .values(wrong_codes=bindparam("count"), locked_until=bindparam("until"), locks=bindparam("locks"))
 )
 SET_LAST_LOGIN: Final = Statement(
     update(ACCOUNTS).where(ACCOUNTS.c.key == bindparam("account_key")).values(last_login=bindparam("now"))
@@ -250,4 +253,28 @@ SET_SENT: Final = Statement(_replacing(SENT_CODES))
 FORGET_SENT: Final = Statement(delete(SENT_CODES).where(SENT_CODES.c.account_key == bindparam("account_key")))
 FORGET_OLD_SENT: Final = Statement(delete(SENT_CODES).where(SENT_CODES.c.expires <= bindparam("now")))
 
-METHOD: Final = Statement(select(ACCOUNTS.c.method).where(ACCOUNTS.c.key == bindparam("account_key")))
+#: What an account's owner wants, since when it is known, its number, and whether a login is granted to it.
+STANDING: Final = Statement(
+    select(ACCOUNTS.c.method, ACCOUNTS.c.first_seen, ACCOUNTS.c.phone, BYPASSES.c.uses)
+    .select_from(
+        ACCOUNTS.outerjoin(
+            BYPASSES,
+            and_(
+                BYPASSES.c.account_key == ACCOUNTS.c.key,
+                BYPASSES.c.uses > literal_column("0"),
+                BYPASSES.c.expires > bindparam("now"),
+            ),
+        )
+    )
+    .where(ACCOUNTS.c.key == bindparam("account_key"))
+)
+#: Finds a row for each of those whose login was granted.
+USE_BYPASS: Final = Statement(
+    update(BYPASSES)
+    .where(
+        BYPASSES.c.account_key == bindparam("account_key"),
+        BYPASSES.c.uses > literal_column("0"),
+        BYPASSES.c.expires > bindparam("now"),
+    )
+    .values(uses=BYPASSES.c.uses - literal_column("1"))
+)

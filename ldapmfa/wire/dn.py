@@ -180,6 +180,18 @@ def same(one: str, other: str) -> bool:
         return False
 
 
+def lies_below(entry: str, place: str) -> bool:
+    """Whether `entry` is the entry `place`, or one below it, RDN by RDN; texts that are not DNs lie nowhere.
+
+    The root, "", is no place: everything would lie below what somebody forgot to fill in.
+    """
+    try:
+        rdns = parse(place)
+        return bool(rdns) and parse(entry)[-len(rdns) :] == rdns
+    except DnError:
+        return False
+
+
 def normalise_name(typed: str) -> str:
     """One spelling for what a client typed as its name: a DN in any spelling, or a name without regard to case.
 

@@ -14,7 +14,7 @@ from ldapmfa.errors import FactorDown, StoreDown
 from ldapmfa.factors import Match, NewCredential
 from ldapmfa.factors.recovery import Recovery
 from ldapmfa.factors.totp import Totp
-from ldapmfa.store import PENDING_SECONDS, CodeAnswer, Pending, Status, statements
+from ldapmfa.store import PENDING_SECONDS, CodeAnswer, Pending, statements
 from ldapmfa.store.seal import Seal, SealBroken
 
 OTHER_SEED = b"another seed of twenty"
@@ -30,6 +30,12 @@ def recovery():
 
 def results(verified):
     return sorted(one.result for one in verified)
+
+
+async def standing(store, identity):
+    """Whether it is enrolled, and whether it is locked."""
+    status = await store.status(identity)
+    return status.enrolled, status.locked
 
 
 async def logins(store, **query):
@@ -179,7 +185,7 @@ class TestVerify:
         world.now += 60
         recreated = replace(alice, id="guid:" + "ff" * 16)
         assert (await world.verify(store, world.code(), recreated)).result == "not-enrolled"
-        assert await store.status(recreated) == Status(enrolled=False, locked=False)
+        assert await standing(store, recreated) == (False, False)
         assert await store.factors(recreated.key) == []
 
     async def test_the_same_id_in_another_directory_is_another_account(self, world, alice):
@@ -199,12 +205,12 @@ class TestLock:
         assert await self.wrong(world, store, 12) == ["wrong"] * 10 + ["locked"] * 2
         assert world.evaluated == 10
         assert await world.verify(store, world.code()) == CodeAnswer("locked")
-        assert await store.status(alice) == Status(enrolled=True, locked=True)
+        assert await standing(store, alice) == (True, True)
         assert (await store.accounts())[0].locked_until == world.now + 900
         world.now += 899
         assert (await world.verify(store, world.code())).result == "locked"
         world.now += 1
-        assert await store.status(alice) == Status(enrolled=True, locked=False)
+        assert await standing(store, alice) == (True, False)
         assert (await world.verify(store, world.code())).result == "accepted"
 
     async def test_a20_nothing_is_burnt_while_locked(self, world):
@@ -282,7 +288,7 @@ class TestPending:
     async def test_it_is_claimed_by_the_very_attribute_in_any_spelling(self, world, alice, owner):
         store = await world.open()
         factor = await world.enrol(store, owner)
-        assert await store.status(alice) == Status(enrolled=True, locked=False)
+        assert await standing(store, alice) == (True, False)
         assert (await world.verify(store, world.code())).result == "accepted"
         (row,) = await store.factors()
         assert (row.id, row.account) == (factor, alice.key)
@@ -294,9 +300,9 @@ class TestPending:
     async def test_it_is_claimed_by_one_who_was_known_before(self, world, alice, owner):
         store = await world.open()
         await store.admit(alice, world.success(), ["alice"])
-        assert await store.status(alice) == Status(enrolled=False, locked=False)
+        assert await standing(store, alice) == (False, False)
         await world.enrol(store, owner)
-        assert await store.status(alice) == Status(enrolled=True, locked=False)
+        assert await standing(store, alice) == (True, False)
         assert (await world.verify(store, world.code())).result == "accepted"
         assert [row.account for row in await store.factors()] == [alice.key]
 
@@ -326,7 +332,7 @@ class TestPending:
         store = await world.open()
         await world.enrol(store, owner)
         assert (await world.verify(store, world.code())).result == "not-enrolled"
-        assert await store.status(alice) == Status(enrolled=False, locked=False)
+        assert await standing(store, alice) == (False, False)
         assert len(await store.pendings()) == 1
 
     async def test_a_value_of_one_attribute_is_none_of_another(self, world, alice):
@@ -365,7 +371,7 @@ class TestPending:
         await world.enrol(store, Pending("ad", "account", "alice"))
         world.now += PENDING_SECONDS
         assert (await world.verify(store, world.code())).result == "not-enrolled"
-        assert await store.status(alice) == Status(enrolled=False, locked=False)
+        assert await standing(store, alice) == (False, False)
         assert await store.recall("ad", "alice") == Recall()  # it was seen, but never let in
         assert await store.pendings() == []
         await world.enrol(store, bob)
