@@ -201,7 +201,7 @@ def person(sid=ANN_SID, name=b"ann", guid=b"A" * 16):
 
 def test_A31_nothing_typed_is_part_of_an_identity():
     """The look-ups are the same whoever is said to log in; what was typed is not among what they are given."""
-    assert identify.__code__.co_varnames[: identify.__code__.co_argcount] == ("capabilities", "directory")
+    assert identify.__code__.co_varnames[: identify.__code__.co_argcount] == ("capabilities", "directory", "phone")
     typed = Attempt("cn=victim,dc=x", Secret(b"mine"), "main", None, CodeForm(), Policy([Exempt("cn=victim,dc=x")]))
     attacker = Identity("main", "guid:aa", "cn=attacker,dc=x", ("attacker",))
     play = Procedure(login(typed)) << VerifyPassword >> PasswordAnswer(0, "", b"") << Identify() >> attacker

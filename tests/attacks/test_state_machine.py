@@ -937,7 +937,8 @@ def check_admission(one, questions, answers, said_to):
             assert is_exempt(one, yes)
         case "code", VerifyAtService(_, service):
             assert (yes, last.factor) == (Answered(given=True), service)
-            assert standing.sent == service or not (standing.sent or standing.enrolled)
+            announced = standing.sent if standing.sent in one.policy.serve("main") else None
+            assert announced == service or not (announced or standing.enrolled)
         case "approved", StartPrompt(_, choice):
             assert (yes, last.factor) == (Answered(given=True), choice.service)
         case "approved", AwaitApproval() | Identify():
