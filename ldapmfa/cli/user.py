@@ -310,7 +310,7 @@ def _answer_enrolled(made: Enrolled, warnings: list[str]) -> None:
 def unenrol(name: str, directory: str | None) -> None:
     """Remove all factors of an account.
 
-    Enrolments that wait for it are removed too. What then becomes of its logins, login.unenrolled says.
+    Enrolments that wait for it are removed too. What then becomes of its logins, login.require_user_match says.
     """
     within = identity_name(load(), directory) if directory else None
 

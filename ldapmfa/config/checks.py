@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives import serialization
 from pydantic import AfterValidator, ValidationInfo
 
 from ldapmfa.config.values import DirectoryUri, Endpoint, nearest
+from ldapmfa.core.identity import FLAGS
 from ldapmfa.wire import dn
 
 #: What looks at a value; ValueError says what is wrong with it.
@@ -78,6 +80,30 @@ def goes_with_tls(file: Path | None, info: ValidationInfo) -> None:
         raise ValueError('is pointless with tls = "none": set tls = "starttls" or "ldaps", or remove this line')
     if tls in {"starttls", "ldaps"} and file is None:
         raise ValueError(f'is missing, and needed with tls = "{tls}": name a PEM file')
+
+
+@when_read
+def goes_with_certificate(file: Path | None, info: ValidationInfo) -> None:
+    """Clients show certificates only over TLS."""
+    if file is not None and info.data.get("tls") == "none":
+        raise ValueError('is pointless with tls = "none": set tls = "starttls" or "ldaps", or remove this line')
+
+
+@when_read
+def goes_with_client_ca(required: bool, info: ValidationInfo) -> None:  # noqa: FBT001 - a validator
+    """A certificate that is demanded can be verified."""
+    if required and "client_ca_file" in info.data and info.data["client_ca_file"] is None:
+        raise ValueError("needs client_ca_file: name the PEM file of the authorities that sign clients' certificates")
+
+
+@when_read
+def is_timezone(name: str, _: ValidationInfo) -> None:
+    """A time zone is one that the machine knows."""
+    if name:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError('is not a time zone of this machine, such as "Europe/Berlin" or "UTC"') from None
 
 
 @when_read
@@ -149,6 +175,23 @@ def factor_exists(name: str, info: Any) -> None:
         if name in context.unset:
             raise ValueError(f'"{name}" is a service and needs its settings: add a table [factors.{name}]')
         raise ValueError(f"no such factor; {nearest(name, sorted({*context.codes, *context.services}))}")
+
+
+@when_read
+def goes_with_action(factors: tuple[str, ...], info: ValidationInfo) -> None:
+    """A rule names factors only where it asks for some."""
+    action = info.data.get("action")
+    if factors and action in {"password-only", "refuse"}:
+        raise ValueError(f'is pointless with action = "{action}": remove it, or set action = "factors"')
+
+
+@when_read
+def are_flags(flags: tuple[str, ...] | None, _: ValidationInfo) -> None:
+    """What a rule calls accounts is what they may be called."""
+    known = ("computer", *FLAGS)
+    for flag in flags or ():
+        if flag not in known:
+            raise ValueError(f'"{flag}" is no flag; {nearest(flag, known)}')
 
 
 @when_read

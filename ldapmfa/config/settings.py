@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationInfo, field_validator
 
 from ldapmfa.config import checks
+from ldapmfa.config.applications import Application, Rule, UserMatch
 from ldapmfa.config.tables import ServiceTable, Table
 from ldapmfa.config.values import (
     CodeStyle,
@@ -76,6 +77,13 @@ class Listen(Table):
     proxy_protocol_from: tuple[Network, ...] = ()
     """Load balancers from which a PROXY protocol header (v1 or v2) is accepted, so that rules see the real client;
     from anywhere else such a header ends the connection."""
+    client_ca_file: Annotated[File | None, checks.goes_with_certificate, checks.is_certificate] = Field(
+        None, examples=["/etc/ldapmfa/tls/clients-ca.pem"]
+    )
+    """The PEM file of the authorities that sign clients' certificates: a client may then show one, and one that is not
+    of theirs ends the connection. Applications are recognised by them. No certificate takes the place of a bind."""
+    require_client_certificate: Annotated[Flag, checks.goes_with_client_ca] = False
+    """Whether a client must show a certificate."""
     code: CodeStyle | None = Field(None, examples=["suffix"])
     """How a code is added to the password at this listener; as in [login] if not given."""
     code_digits: Digits | None = Field(None, examples=[6])
@@ -219,8 +227,13 @@ class Login(Table):
     """What may be typed behind the delimiter instead of a code, and how the user is asked then: a method (push, phone,
     sms), behind a service's name and a slash if it must be that one ("duo/push"), with a device behind a colon
     ("push:2", "duo/push:DPFZRS9FB0D46QFTM891"). A digit typed behind a keyword is a device too: push2."""
-    unenrolled: Literal["refuse", "password-only"] = "refuse"
-    """What happens to accounts without a second factor: refused, or let in by password alone."""
+    require_user_match: UserMatch = "refuse"
+    """What happens to accounts without a second factor: refused, let in by password alone, or (grace) let in by password
+    alone for grace_days since they were first seen."""
+    grace_days: Annotated[Number, Field(gt=0, le=366)] = 14
+    """For how many days that is; each such login is recorded as "grace"."""
+    timezone: Annotated[str, checks.is_timezone] = Field("", examples=["Europe/Berlin"])
+    """The time zone of the hours in rules; the machine's if not given."""
     refusal_floor: Annotated[Number, Field(ge=0, le=10)] = 0.25
     """Seconds after its arrival before which no bind is refused, so that time tells nothing."""
     deadline: Seconds = 30
@@ -297,6 +310,8 @@ class Config(BaseModel):
     directories: dict[OtherName, Directory] = Field(default_factory=dict)
     store: Store = Field(default_factory=Store)
     login: Login = Field(default_factory=Login)
+    application: tuple[Application, ...] = ()
+    rule: tuple[Rule, ...] = ()
     factors: dict[DirectoryName, ServiceTable] = Field(default_factory=dict)
     exempt: tuple[Exempt, ...] = ()
     limits: Limits = Field(default_factory=Limits)
@@ -329,10 +344,16 @@ class Config(BaseModel):
         """The directory behind `listener`."""
         return self.every_directory[listener.directory]
 
+    @cached_property
+    def every_factor(self) -> tuple[str, ...]:
+        """Every factor that counts anywhere: first those of [login], in their order."""
+        of_tables = (table.factors or () for table in (*self.application, *self.rule))
+        return tuple(dict.fromkeys([*self.login.factors, *(name for names in of_tables for name in names)]))
+
     @property
     def code_factors(self) -> tuple[str, ...]:
-        """The factors that compute codes here."""
-        return tuple(name for name in self.login.factors if name not in self.factors)
+        """Those of them that compute codes here."""
+        return tuple(name for name in self.every_factor if name not in self.factors)
 
     def code_form(self, listener: Listen) -> CodeForm:
         """How clients of `listener` add a code to the password: its own settings, else those of [login]."""

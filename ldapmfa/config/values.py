@@ -32,7 +32,7 @@ class Reading:
     """What pydantic hands on to whoever validates, while a file is read; None for what is made directly.
 
     `base` is where relative paths begin; `directories` has each directory's name, and its identity name; `names`
-    collects those of the listeners, to find one that is given twice. `codes` are the factors that compute codes,
+    collects those of the listeners, to find one that is given twice, `applications` those of applications. `codes` are the factors that compute codes,
     `services` the names of tables of services, `unset` the services that have none of their name.
     """
 
@@ -43,6 +43,7 @@ class Reading:
     services: AbstractSet[str] = frozenset()
     unset: AbstractSet[str] = frozenset()
     names: set[str] = field(default_factory=set)
+    applications: set[str] = field(default_factory=set)
 
 
 class FromEnvironment(str):

@@ -37,7 +37,7 @@ def test_defaults_are_those_of_the_design(file):
         "code": "suffix",
         "code_digits": 6,
         "delimiter": ",",
-        "unenrolled": "refuse",
+        "require_user_match": "refuse",
         "refusal_floor": 0.25,
         "deadline": 30,
         "issuer": "ldapmfa",
