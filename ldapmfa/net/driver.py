@@ -120,6 +120,7 @@ class Bind:
     controls: bytes
     listener: str
     client: str
+    application: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +416,7 @@ class Login:
             result=code,
             reference=reference,
             listener=self._bind.listener,
+            application=self._bind.application,
             client=self._bind.client,
             name=self._bind.attempt.name,
             directory=self._directory.settings.identity_name,

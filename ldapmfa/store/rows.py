@@ -130,7 +130,13 @@ def plain(text: str) -> str:
     return text[:TEXT_LIMIT].replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-_FIELDS: Final = {kind: (kind.__slots__, attrgetter(*kind.__slots__)) for kind in (LoginEnded, AccountChanged)}
+def _written(kind: type[LoginEnded | AccountChanged]) -> tuple[tuple[str, ...], Any]:
+    """The names of what is written of an event, and what reads them: the application has no column yet."""
+    names = tuple(name for name in kind.__slots__ if name != "application")
+    return names, attrgetter(*names)
+
+
+_FIELDS: Final = {kind: _written(kind) for kind in (LoginEnded, AccountChanged)}
 
 
 def fields(event: LoginEnded | AccountChanged) -> dict[str, Any]:
