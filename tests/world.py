@@ -162,6 +162,8 @@ class Pipe:
         self.open = True
         self.aborted = False
         self.tls = None
+        self.certificate = None  # as pyOpenSSL has it
+        self.shakes_hands = True  # at once; else the test says when
         self._peer = peer
 
     def write(self, data):
@@ -187,8 +189,13 @@ class Pipe:
 
     def startTLS(self, context):
         self.tls = context
-        if hasattr(self.protocol, "handshakeCompleted"):
+        if isinstance(self.protocol, Link):
             asyncio.get_running_loop().call_soon(self.protocol.handshakeCompleted)
+        elif self.shakes_hands:
+            self.protocol.handshakeCompleted()
+
+    def getPeerCertificate(self):
+        return self.certificate
 
     def loseConnection(self):
         self._end(ConnectionDone())

@@ -26,7 +26,8 @@ REASONS: Final[dict[str, Explanation]] = {
     "code": Explanation("The password and the code were right."),
     "exempt": Explanation("The password was right, and an [[exempt]] entry says that this account needs no code."),
     "password-only": Explanation(
-        'The password was right, the account has no second factor, and login.require_user_match = "password-only" lets it in.',
+        "The password was right, the account has no second factor, and"
+        ' require_user_match = "password-only" lets it in.',
         "Enrol it: ldapmfa user enrol NAME.",
     ),
     "by-rule": Explanation(

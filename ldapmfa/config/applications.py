@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, ValidationInfo
 
 from ldapmfa.config import checks
 from ldapmfa.config.tables import Table
-from ldapmfa.config.values import DirectoryName, Factor, Flag, Network, Number, Seconds, Text, Whole
+from ldapmfa.config.values import DirectoryName, Factor, Flag, Network, Number, Seconds, Text, Whole, nearest
 from ldapmfa.core.rules import Hours
 from ldapmfa.wire import dn
 
@@ -24,7 +24,9 @@ _HOURS: Final = re.compile(
     r"(?:(?P<days>[a-z]{3}(?:-[a-z]{3})?(?:,[a-z]{3}(?:-[a-z]{3})?)*) )?"
     r"(?P<begin>[0-9]{2}):(?P<begins>[0-9]{2})-(?P<end>[0-9]{2}):(?P<ends>[0-9]{2})"
 )
-_WRONG_HOURS: Final = 'must be days and hours, for example "mon-fri 08:00-18:00", "sat,sun 00:00-24:00" or "22:00-06:00"'
+_WRONG_HOURS: Final = (
+    'must be days and hours, for example "mon-fri 08:00-18:00", "sat,sun 00:00-24:00" or "22:00-06:00"'
+)
 
 
 def hours_of(text: str) -> Hours:
@@ -91,7 +93,7 @@ def _attribute(text: str) -> str:
 
 def _is_listener(name: str, info: ValidationInfo) -> str:
     if info.context and name not in info.context.names:
-        raise ValueError(f"there is no listener of that name; {checks.nearest(name, sorted(info.context.names))}")
+        raise ValueError(f"there is no listener of that name; {nearest(name, sorted(info.context.names))}")
     return name
 
 
@@ -106,9 +108,10 @@ def _is_new_application(name: str, info: ValidationInfo) -> str:
 
 
 def _is_application(name: str, info: ValidationInfo) -> str:
-    known = info.context and {*info.context.applications, *info.context.names}
-    if info.context and name not in known:
-        raise ValueError(f"there is no application or listener of that name; {checks.nearest(name, sorted(known))}")
+    if info.context:
+        known = {*info.context.applications, *info.context.names}
+        if name not in known:
+            raise ValueError(f"there is no application or listener of that name; {nearest(name, sorted(known))}")
     return name
 
 
@@ -117,8 +120,11 @@ _Networks = Annotated[tuple[Network, ...] | None, Field(min_length=1)]
 
 
 class Application(Table):
-    """A program, or a kind of them, with rules of its own; repeat the table for more. The first that covers a client
-    counts; where none does, the listener's settings and those of [login] do, and its name is the listener's."""
+    """A program, or a kind of them, with settings of its own; repeat the table for more.
+
+    The first that covers a client counts; where none does, the listener's settings and those of [login] do, and the
+    application is called as the listener is.
+    """
 
     name: Annotated[Text, AfterValidator(_is_new_application)] = Field(examples=["vpn"])
     """What it is called: in prompts, in the log and in the audit trail."""
@@ -161,14 +167,16 @@ class Application(Table):
     denied_attributes: tuple[Annotated[str, AfterValidator(_attribute)], ...] = Field((), examples=[["unicodePwd"]])
     """Attributes that must not be written, by name or OID, whatever their options."""
     anonymous: Literal["root-dse", "refuse", "read"] = "root-dse"
-    """What a client may do that is nobody: read the rootDSE, nothing at all (an anonymous bind is refused too), or search
-    and compare as far as the directory lets anybody."""
+    """What a client may do that is nobody: read the rootDSE, nothing at all (an anonymous bind is refused too), or
+    search and compare as far as the directory lets anybody."""
 
 
 class Rule(Table):
-    """What some accounts must show, some places or times ask for; repeat the table for more. The first rule counts of
-    which all that is given holds; where none does, the application's factors are asked for. A rule that refuses goes
-    before an [[exempt]] entry; an exemption goes before any other rule."""
+    """What some accounts must show, or at some places and times; repeat the table for more.
+
+    The first rule counts of which all that is given holds; where none does, the application's factors are asked for. A
+    rule that refuses goes before an [[exempt]] entry; an exemption goes before any other rule.
+    """
 
     name: Text = Field(examples=["administrators"])
     """What it is called in the audit trail and by `ldapmfa explain`."""

@@ -228,8 +228,8 @@ class Login(Table):
     sms), behind a service's name and a slash if it must be that one ("duo/push"), with a device behind a colon
     ("push:2", "duo/push:DPFZRS9FB0D46QFTM891"). A digit typed behind a keyword is a device too: push2."""
     require_user_match: UserMatch = "refuse"
-    """What happens to accounts without a second factor: refused, let in by password alone, or (grace) let in by password
-    alone for grace_days since they were first seen."""
+    """What happens to accounts without a second factor: refused, let in by password alone, or (grace) let in by
+    password alone for grace_days since they were first seen."""
     grace_days: Annotated[Number, Field(gt=0, le=366)] = 14
     """For how many days that is; each such login is recorded as "grace"."""
     timezone: Annotated[str, checks.is_timezone] = Field("", examples=["Europe/Berlin"])

@@ -31,9 +31,10 @@ METHOD: Final = re.compile(r"(?:([a-z0-9][a-z0-9_-]*)/)?([a-z][a-z0-9_-]*)(?::([
 class Reading:
     """What pydantic hands on to whoever validates, while a file is read; None for what is made directly.
 
-    `base` is where relative paths begin; `directories` has each directory's name, and its identity name; `names`
-    collects those of the listeners, to find one that is given twice, `applications` those of applications. `codes` are the factors that compute codes,
-    `services` the names of tables of services, `unset` the services that have none of their name.
+    `base` is where relative paths begin; `directories` has each directory's name, and its identity name; `names` and
+    `applications` collect the names of listeners and applications, to find one that is given twice. `codes` are the
+    factors that compute codes, `services` the names of tables of services, `unset` the services that have none of their
+    name.
     """
 
     base: Path

@@ -68,7 +68,9 @@ class LoginEnded:
 
 @dataclass(frozen=True, slots=True)
 class TlsStarted:
-    """The connection is encrypted from here on."""
+    """The connection is encrypted from here on; `rules` hold then, for the client may have shown a certificate."""
+
+    rules: Rules | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,14 @@ class Overloaded:
     code: int = ldap.BUSY
 
 
-Event = LoginEnded | TlsStarted | ClientLeft | DirectoryLeft | StopRequested | Overloaded
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """The account that the client is bound as must be nobody here any more; `reason` says why."""
+
+    reason: str
+
+
+Event = LoginEnded | TlsStarted | ClientLeft | DirectoryLeft | StopRequested | Overloaded | Revoked
 
 
 # -- commands
@@ -445,9 +454,10 @@ class Session:
         for frame in held:
             self._apply(frame, behind=1)  # whatever is held has something before it: a StartTLS here is late
 
-    def _tls_started(self, _event: TlsStarted) -> None:
+    def _tls_started(self, event: TlsStarted) -> None:
         self._tls = True
         self._handshaking = False
+        self._rules = event.rules or self._rules
 
     def _client_left(self, _event: ClientLeft) -> None:
         if self.state is State.BINDING:
@@ -471,6 +481,11 @@ class Session:
 
     def _overloaded(self, event: Overloaded) -> None:
         self._disconnect(event.code, event.reason)
+
+    def _revoked(self, event: Revoked) -> None:
+        """The association is no good any more (RFC 4511 section 4.4.1); the service itself is as available as ever."""
+        if self.state is State.BOUND:
+            self._disconnect(ldap.STRONGER_AUTH_REQUIRED, event.reason)
 
     def _disconnect(self, code: int, text: str) -> None:
         if self.state is State.BINDING:
@@ -501,6 +516,7 @@ _EVENTS: Final[dict[type, Callable[..., None]]] = {
     DirectoryLeft: Session._directory_left,
     StopRequested: Session._stop,
     Overloaded: Session._overloaded,
+    Revoked: Session._revoked,
 }
 
 _S = Session

@@ -47,6 +47,7 @@ from ldapmfa.core.questions import (
     VerifyCode,
     VerifyPassword,
 )
+from ldapmfa.core.rules import Moment
 from ldapmfa.core.secret import Secret, split
 from ldapmfa.errors import DirectoryDown, FactorDown, LdapMfaError, StoreDown
 from ldapmfa.factors import CodeFactor, Credential, Match
@@ -124,6 +125,7 @@ class Bind:
     controls: bytes
     listener: str
     client: str
+    application: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,7 @@ class Doorway:
     sharing: Counter[str] = field(default_factory=Counter)  #: how many binds share which prompt
     entropy: Callable[[int], bytes] = os.urandom
     alarm: Callable[[audit.LoginEnded], None] = lambda _event: None
+    moment: Callable[[], Moment] = Moment  #: now, by the clock on the wall that rules go by
     refusal_floor: float = 0.25
     deadline: float = 30.0
 
@@ -470,6 +473,7 @@ class Login:
             result=code,
             reference=reference,
             listener=self._bind.listener,
+            application=self._bind.application,
             client=self._bind.client,
             name=self._bind.attempt.name,
             directory=self._directory.settings.identity_name,

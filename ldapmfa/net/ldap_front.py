@@ -16,12 +16,13 @@ from typing import Any, Final
 from OpenSSL import SSL
 from twisted.internet import protocol
 from twisted.internet.address import UNIXAddress
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ldapmfa import audit
 from ldapmfa.core import session
+from ldapmfa.core.application import Peer, Recognition
 from ldapmfa.core.policy import Policy
 from ldapmfa.core.questions import Attempt
 from ldapmfa.core.session import Rules, Session, State
@@ -30,6 +31,7 @@ from ldapmfa.net import driver
 from ldapmfa.net.directory import Directory
 from ldapmfa.net.link import Link
 from ldapmfa.net.proxy_protocol import address_of
+from ldapmfa.net.tls import peer_certificate
 from ldapmfa.wire import ldap
 
 #: How long a message that was cut off from its link may take to reach its end, and a closed client to read what
@@ -49,8 +51,22 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Door:
+    """What holds for the clients of one application, and how they are recognised."""
+
+    name: str
+    recognised: Recognition
+    rules: Rules
+    policy: Policy
+    doorway: driver.Doorway
+
+
+@dataclass(frozen=True)
 class Listener:
-    """One listener: its rules, whom it asks, and what all its connections share. Times in seconds."""
+    """One listener: its rules, whom it asks, and what all its connections share. Times in seconds.
+
+    Of its `doors` the first whose recognition covers a client counts for it; if none does, what is said here does.
+    """
 
     name: str
     rules: Rules
@@ -65,6 +81,12 @@ class Listener:
     frame_timeout: float = 30.0
     clients: set[LdapFront] = field(default_factory=set)
     started: Callable[[asyncio.Task[None]], None] = lambda _task: None
+    doors: tuple[Door, ...] = ()
+
+    def door(self, peer: Peer) -> Door:
+        """The one for a client that is known as `peer`."""
+        own = Door(self.name, Recognition(), self.rules, self.policy, self.doorway)
+        return next((door for door in self.doors if door.recognised.covers(peer)), own)
 
 
 @implementer(IPushProducer)
@@ -86,7 +108,7 @@ class _Intake:
         """The link is gone; it says so elsewhere."""
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHandshakeListener)
 class LdapFront(protocol.Protocol):
     """One client's connection."""
 
@@ -108,7 +130,6 @@ class LdapFront(protocol.Protocol):
         self._accounted = 0
         self._refused = False
         self._gone = False
-        self.session = Session(listener.rules, tls=listener.encrypted, quiet=self._quiet)
 
     # -- what Twisted calls
 
@@ -118,6 +139,8 @@ class LdapFront(protocol.Protocol):
         peer = self.transport.getPeer()
         self._address = address_of(peer)
         self._client = _label(peer, self._address)
+        self._door = listener.door(Peer(listener.name, self._address, None))
+        self.session = Session(self._door.rules, tls=listener.encrypted, quiet=self._quiet)
         if len(listener.clients) >= listener.budget.connections:
             self._refused = True
             listener.log.warning("client turned away", client=self._client, reason="too many connections")
@@ -130,6 +153,22 @@ class LdapFront(protocol.Protocol):
                 set_option(1)
         self.transport.registerProducer(self, True)  # noqa: FBT003 - Twisted's
         self._arm("bind", listener.bind_timeout, "No bind in time.")
+
+    def handshakeCompleted(self) -> None:
+        """TLS stands, and nothing that came over it was read yet: the client may have shown whose it is."""
+        if self._refused:
+            return
+        listener = self._listener
+        try:
+            certificate = peer_certificate(self.transport)
+        except Exception as broken:  # noqa: BLE001 - whatever can't be read in it, it is nobody's certificate
+            reason = f"its certificate can't be read: {type(broken).__name__}"
+            listener.log.warning("client turned away", client=self._client, reason=reason)
+            self._perform(self.session.handle(session.ClientLeft()))
+            self.abort()
+            return
+        self._door = listener.door(Peer(listener.name, self._address, certificate))
+        self.session.handle(session.TlsStarted(self._door.rules))
 
     def dataReceived(self, data: bytes) -> None:
         """The client sent something."""
@@ -259,7 +298,7 @@ class LdapFront(protocol.Protocol):
             return
         if self._draining or (self._link and not self._link.at_boundary):
             self._unsent += command.raw
-            if len(self._unsent) > self._listener.rules.held_octets:
+            if len(self._unsent) > self._door.rules.held_octets:
                 self.pause_reading("boundary")
         else:
             self.transport.write(command.raw)
@@ -277,7 +316,7 @@ class LdapFront(protocol.Protocol):
             return
         self._unrelayed.append(command)
         self._unrelayed_octets += len(command.raw)
-        if self._unrelayed_octets > self._listener.rules.held_octets:
+        if self._unrelayed_octets > self._door.rules.held_octets:
             self._perform(self.session.handle(session.Overloaded("Too much is waiting for the directory.")))
         elif self._opening is None:
             self._opening = self._start(self._open())
@@ -308,21 +347,24 @@ class LdapFront(protocol.Protocol):
             self._perform(self.session.handle(session.LoginEnded(accepted=False, answer=answer)))
             return
         budget.logins_used += 1
-        login = driver.Login(self._bind(command), self._listener.doorway, self._listener.directory, link)
+        login = driver.Login(self._bind(command), self._door.doorway, self._listener.directory, link)
         self._login = self._start(self._log_in(login, command.message_id))
         self._login.add_done_callback(lambda task: self._login_over(login, task))
 
     def _bind(self, command: session.StartLogin) -> driver.Bind:
-        listener = self._listener
+        listener, door = self._listener, self._door
         attempt = Attempt(
             name=command.name.decode(errors="backslashreplace"),
             typed=command.typed,
             directory=listener.directory.settings.identity_name,
             client=self._address,
-            form=listener.rules.form,
-            policy=listener.policy,
+            form=door.rules.form,
+            policy=door.policy,
+            at=door.doorway.moment(),
         )
-        return driver.Bind(attempt, command.message_id, command.name, command.controls, listener.name, self._client)
+        return driver.Bind(
+            attempt, command.message_id, command.name, command.controls, listener.name, self._client, door.name
+        )
 
     async def _log_in(self, login: driver.Login, message_id: int) -> None:
         ended = await login.play(self._when_drained)
@@ -360,7 +402,6 @@ class LdapFront(protocol.Protocol):
     def _begin_tls(self, _command: session.BeginTls) -> None:
         self._drop()
         self.transport.startTLS(self._listener.tls)
-        self.session.handle(session.TlsStarted())
 
     def _close(self, _command: session.Close) -> None:
         if self._closing:
@@ -378,6 +419,7 @@ class LdapFront(protocol.Protocol):
             result=command.code,
             reference="",
             listener=listener.name,
+            application=self._door.name,
             client=self._client,
             name=command.name.decode(errors="backslashreplace"),
             directory=listener.directory.settings.identity_name,

@@ -22,6 +22,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TextIO
+from zoneinfo import ZoneInfo
 
 import structlog
 from twisted.application.service import Service
@@ -32,9 +33,12 @@ from twisted.logger import ILogObserver, LogLevel, globalLogBeginner
 from zope.interface import implementer
 
 from ldapmfa import audit, factors
-from ldapmfa.config import Config, Listen
+from ldapmfa.config import Application, Config, Listen
 from ldapmfa.config import Directory as DirectoryTable
+from ldapmfa.config.applications import windows
+from ldapmfa.core.application import Recognition
 from ldapmfa.core.policy import Exempt, Policy, ServiceRule
+from ldapmfa.core.rules import Moment, Rule
 from ldapmfa.core.secret import CodeForm
 from ldapmfa.core.session import Rules
 from ldapmfa.errors import ConfigError, LdapMfaError
@@ -43,8 +47,9 @@ from ldapmfa.factors.service import Tools
 from ldapmfa.net.asking import CANCEL, Asking, Terms
 from ldapmfa.net.directory import Directory, DirectorySettings
 from ldapmfa.net.driver import Doorway, RefusedShapes, where
-from ldapmfa.net.ldap_front import Budget, LdapFront, Listener
+from ldapmfa.net.ldap_front import Budget, Door, LdapFront, Listener
 from ldapmfa.net.link import Server
+from ldapmfa.net.moment import moment
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
 from ldapmfa.net.tls import over_tls, server_context
@@ -205,7 +210,7 @@ def load_services(config: Config, reactor: Any, keep: Callable[[Coroutine[Any, A
     async def sleep(seconds: float) -> None:
         await pause(reactor, seconds)
 
-    loaded = factors.load_services(config.login.factors, tables, lambda _name: Tools())
+    loaded = factors.load_services(config.every_factor, tables, lambda _name: Tools())
     return {
         name: Guarded(name, service, tables[name], clock=reactor.seconds, sleep=sleep, keep=keep, says=_told)
         for name, service in loaded.items()
@@ -228,56 +233,133 @@ def _alarm(event: audit.LoginEnded) -> None:
     )
 
 
-def policy(config: Config, services: Mapping[str, Guarded], listen: Listen | None = None) -> Policy:
-    """Who needs no code, who is asked how at `listen`, and what becomes of those without a factor."""
+def policy(
+    config: Config,
+    services: Mapping[str, Guarded],
+    listen: Listen | None = None,
+    application: Application | None = None,
+) -> Policy:
+    """Who must show what at `listen`, in `application` or where none covers a client; and how they are asked."""
+    login = config.login
+    table = application or Application(name=listen.name if listen else "")
+    offered = {name: _service_rule(name, guarded, table.fail_mode) for name, guarded in services.items()}
+    named = table.factors or login.factors
+    reuses = reuse(listen, application)
     return Policy(
         exempt=tuple(Exempt(entry.account, entry.networks, entry.directory) for entry in config.exempt),
-        unenrolled=config.login.unenrolled,
-        services=tuple(
-            ServiceRule(
-                name,
-                tuple(guarded.service.methods),
-                guarded.service.takes_codes,
-                guarded.table.fail_mode == "open",
-                guarded.table.directory,
-            )
-            for name, guarded in services.items()
-        ),
-        reuses=listen is not None and (listen.reuse_seconds > 0 or listen.late_approval_seconds > 0),
+        unenrolled=table.require_user_match or login.require_user_match,
+        services=tuple(offered[name] for name in named if name in offered),
+        reuses=reuses.reuse_seconds > 0 or reuses.late_seconds > 0,
+        kinds=frozenset(named) - frozenset(offered),
+        grace_seconds=login.grace_days * 86400,
+        tells=table.tell_password_state,
+        application=table.name,
+        rules=rules(config),
+        others=tuple(rule for name, rule in offered.items() if name not in named),
+    )
+
+
+def _service_rule(name: str, guarded: Guarded, fail_mode: str | None) -> ServiceRule:
+    return ServiceRule(
+        name,
+        tuple(guarded.service.methods),
+        guarded.service.takes_codes,
+        (fail_mode or guarded.table.fail_mode) == "open",
+        guarded.table.directory,
+    )
+
+
+def rules(config: Config) -> tuple[Rule, ...]:
+    """The rules of the configuration, in its order."""
+    return tuple(
+        Rule(
+            name=table.name,
+            action=table.action,
+            factors=table.factors,
+            applications=None if table.applications is None else frozenset(table.applications),
+            directory=table.directory,
+            groups=table.groups,
+            ous=table.ous,
+            flags=None if table.flags is None else frozenset(table.flags),
+            networks=table.networks,
+            hours=windows(table),
+        )
+        for table in config.rule
+    )
+
+
+def reuse(listen: Listen | None, application: Application | None) -> Terms:
+    """For what a success counts again: as the application says, else as its listener does."""
+
+    def said(key: str) -> Any:
+        tables = [table for table in (application, listen) if table is not None]
+        return next((value for table in tables if (value := getattr(table, key)) is not None), None)
+
+    return Terms(
+        "",
+        reuse_seconds=said("reuse_seconds") or 0.0,
+        reuse_uses=said("reuse_uses") or 1,
+        late_seconds=said("late_approval_seconds") or 0.0,
+    )
+
+
+def recognition(application: Application) -> Recognition:
+    """What an application's clients are recognised by."""
+    listeners = application.listeners
+    return Recognition(
+        None if listeners is None else frozenset(listeners), application.networks, application.certificates
     )
 
 
 def refusal_floor(config: Config) -> float:
     """Seconds before which no bind is refused: more where services are asked, whose time tells a right password."""
     floor = config.login.refusal_floor
-    return max(floor, SERVICE_FLOOR) if any(name in config.factors for name in config.login.factors) else floor
+    return max(floor, SERVICE_FLOOR) if any(name in config.factors for name in config.every_factor) else floor
 
 
-def terms(config: Config, listen: Listen) -> Terms:
-    """How often a listener's logins ask, and for what their success counts again."""
+def terms(config: Config, listen: Listen, application: Application | None = None) -> Terms:
+    """How often logins ask at `listen`, in `application` or where none covers a client, and what counts again."""
     login = config.login
-    tables = [repr(config.factors[name]) for name in login.factors if name in config.factors]
-    stated = [login.model_dump_json(), *tables, *(entry.model_dump_json() for entry in config.exempt)]
-    return Terms(
-        application=listen.name,
-        fingerprint=hashlib.sha256("\0".join([*stated, listen.model_dump_json()]).encode()).hexdigest(),
+    tables = [repr(config.factors[name]) for name in config.every_factor if name in config.factors]
+    stated: list[Any] = [login, listen, application, *config.exempt, *config.rule]
+    said = [*tables, *(table.model_dump_json() if table else "" for table in stated)]
+    return replace(
+        reuse(listen, application),
+        application=application.name if application else listen.name,
+        fingerprint=hashlib.sha256("\0".join(said).encode()).hexdigest(),
         prompts=login.prompts,
         prompt_seconds=login.prompt_seconds,
-        reuse_seconds=listen.reuse_seconds,
-        reuse_uses=listen.reuse_uses,
-        late_seconds=listen.late_approval_seconds,
     )
 
 
 def code_form(config: Config, listen: Listen) -> CodeForm:
     """Where a listener expects the code, or a keyword, which means something only where there are services."""
     form = config.code_form(listen)
-    asks = any(name in config.factors for name in config.login.factors)
+    asks = any(name in config.factors for name in config.every_factor)
     return CodeForm(
         form.digits,
         form.delimiter.encode() if form.style == "delimiter" else None,
         {word.lower().encode(): method for word, method in config.login.keywords.items()} if asks else {},
         form.delimiter.encode(),
+    )
+
+
+def _moment(config: Config) -> Moment:
+    zone = config.login.timezone
+    return moment(time.time(), ZoneInfo(zone) if zone else None)
+
+
+def session_rules(config: Config, listen: Listen, application: Application | None = None) -> Rules:
+    """What sessions at `listen` may do, in `application` or where none covers a client."""
+    limits, table = config.limits, application or Application(name=listen.name)
+    return Rules(
+        starttls=listen.tls == "starttls",
+        tls_required=listen.tls_required,
+        form=code_form(config, listen),
+        frame_before_bind=limits.frame_before_bind,
+        frame_after_bind=limits.frame_after_bind,
+        held_requests=limits.held_requests,
+        held_octets=limits.held_bytes,
     )
 
 
@@ -385,6 +467,7 @@ class LdapMfa(AsyncService):
                 "services": self._services,
                 "clock": self._reactor,
                 "now": time.time,
+                "moment": partial(_moment, config),
                 "reference": reference_code,
                 "record": record,
                 "refused": RefusedShapes(self._reactor),
@@ -413,25 +496,22 @@ class LdapMfa(AsyncService):
 
     def _listener(self, listen: Listen, doorway: Doorway, budget: Budget, directory: Directory) -> Listener:
         limits = self._config.limits
-        tls = server_context(listen.certificate, listen.key) if listen.certificate and listen.key else None
+        certificate, key = listen.certificate, listen.key
+        tls = None
+        if certificate and key:
+            tls = server_context(
+                certificate,
+                key,
+                client_ca=listen.client_ca_file,
+                require_client_certificate=listen.require_client_certificate,
+            )
+        own = self._door(listen, None, doorway)
         return Listener(
             name=listen.name,
-            rules=Rules(
-                starttls=listen.tls == "starttls",
-                tls_required=listen.tls_required,
-                form=code_form(self._config, listen),
-                frame_before_bind=limits.frame_before_bind,
-                frame_after_bind=limits.frame_after_bind,
-                held_requests=limits.held_requests,
-                held_octets=limits.held_bytes,
-            ),
-            policy=policy(self._config, doorway.services, listen),
+            rules=own.rules,
+            policy=own.policy,
             directory=directory,
-            doorway=replace(
-                doorway,
-                terms=terms(self._config, listen),
-                deadline=listen.deadline or self._config.login.deadline,
-            ),
+            doorway=own.doorway,
             budget=budget,
             log=self._log.bind(listener=listen.name),
             tls=tls,
@@ -440,6 +520,23 @@ class LdapMfa(AsyncService):
             frame_timeout=limits.frame_timeout,
             clients=self._clients,
             started=self._keep,
+            doors=tuple(self._door(listen, application, doorway) for application in self._config.application),
+        )
+
+    def _door(self, listen: Listen, application: Application | None, doorway: Doorway) -> Door:
+        """What holds for clients of `application` at `listen`, or for those whom none covers."""
+        config = self._config
+        said = [application.deadline if application else None, listen.deadline, config.login.deadline]
+        return Door(
+            name=application.name if application else listen.name,
+            recognised=recognition(application) if application else Recognition(),
+            rules=session_rules(config, listen, application),
+            policy=policy(config, doorway.services, listen, application),
+            doorway=replace(
+                doorway,
+                terms=terms(config, listen, application),
+                deadline=next(seconds for seconds in said if seconds is not None),
+            ),
         )
 
     def _factory(self, listen: Listen, listener: Listener) -> Any:

@@ -48,6 +48,7 @@ from ldapmfa.core.session import (
     Relay,
     Report,
     Request,
+    Revoked,
     Rules,
     Send,
     Session,
@@ -345,6 +346,16 @@ def test_starttls_comes_once_and_first():
     assert anonymous(OFFERED) >> start_tls(1) << secured() >> TlsStarted() >> start_tls(2) << late
 
 
+def test_starttls_may_bring_other_rules():
+    """Those of the application that the certificate stands for; without any, the rules stay."""
+    tls_first, lax = Rules(starttls=True, tls_required=True), Rules()
+    narrow = Rules(tls_required=True, frame_before_bind=200)
+    assert anonymous(tls_first) >> start_tls(1) << secured() >> TlsStarted(narrow) >> b"\x30\x81\xc6" << turned_away()
+    assert anonymous(tls_first) >> start_tls(1) << secured() >> TlsStarted(narrow) >> bind(2, "cn=ann", "secret123456") << started(2)
+    assert anonymous(narrow) >> TlsStarted() >> b"\x30\x81\xc6" << turned_away()
+    assert anonymous(lax, tls=True) >> TlsStarted(narrow) >> b"\x30\x81\xc6" << turned_away()
+
+
 def test_starttls_waits_for_answers_that_are_owed():
     owed = Answer(1, 0x77, 1, oid=ldap.OID_START_TLS)
     assert anonymous(OFFERED) >> read_root(2) + start_tls(1) << Relay(read_root(2), 1) << owed
@@ -386,6 +397,18 @@ def test_stopping_answers_what_is_pending_first():
 def test_overload_ends_the_session():
     assert anonymous() >> Overloaded("too slow") << Report("too slow") << Notice(51) << GONE
     assert binding() >> Overloaded("too slow", 52) << CancelLogin() << Report("too slow") << Notice(52) << GONE
+
+
+def test_A44_who_is_bound_as_an_account_that_was_cut_off_is_turned_away():
+    assert bound() >> Revoked("cut off") << Report("cut off") << Notice(8) << GONE >> search(2)
+
+
+def test_A44_who_is_nobody_is_none_whose_account_was_cut_off():
+    """Whether a login that is under way may still succeed is for who runs it to say."""
+    assert anonymous() >> Revoked("cut off") >> bind(1, "cn=ann", "secret123456") << started(1)
+    assert binding() >> Revoked("cut off") >> LoginEnded(True, OK) << Send(OK)
+    assert bound() >> bind(2, "", "") << DropDirectory() << Answer(2, 0x60, 0) >> Revoked("cut off")
+    assert anonymous() >> ClientLeft() << DropDirectory() >> Revoked("cut off")
 
 
 def test_a_login_that_nobody_waits_for_has_no_effect():
@@ -653,7 +676,7 @@ class Run(RuleBasedStateMachine):
         assert self.session.handle(TlsStarted()) == []
         self.handshaking = False
 
-    @rule(event=st.sampled_from([ClientLeft(), DirectoryLeft(), DirectoryLeft(noticed=True), StopRequested(), Overloaded("x")]))
+    @rule(event=st.sampled_from([ClientLeft(), DirectoryLeft(), DirectoryLeft(noticed=True), StopRequested(), Overloaded("x"), Revoked("x")]))
     def something_else_happens(self, event):
         was = self.state
         commands = self.session.handle(event)
