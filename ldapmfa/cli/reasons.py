@@ -185,6 +185,9 @@ REASONS: Final[dict[str, Explanation]] = {
     "proxied-authorization": Explanation(
         "The bind carried a control by which it would have acted as somebody else.", "Correct the client's settings."
     ),
+    "anonymous": Explanation(
+        "The client bound anonymously, which this listener refuses.", "Give the client a name and a password."
+    ),
     "control": Explanation("An anonymous bind carried a critical control.", "Correct the client's settings."),
     "empty-password": Explanation(
         "The bind gave a name without a password, or with nothing but a code. Some directories take that for an"
