@@ -126,7 +126,7 @@ class Application(Table):
     application is called as the listener is.
     """
 
-    name: Annotated[Text, AfterValidator(_is_new_application)] = Field(examples=["vpn"])
+    name: Annotated[Text, AfterValidator(_is_new_application)] = Field(examples=["remote-access"])
     """What it is called: in prompts, in the log and in the audit trail."""
     listeners: Annotated[tuple[Annotated[str, AfterValidator(_is_listener)], ...] | None, Field(min_length=1)] = Field(
         None, examples=[["vpn"]]
@@ -185,7 +185,7 @@ class Rule(Table):
     factors: Annotated[_Factors, checks.goes_with_action] = Field((), examples=[["duo"]])
     """The second factors of which one must be shown, in the order in which they ask; the application's if not given."""
     applications: Annotated[tuple[Annotated[str, AfterValidator(_is_application)], ...] | None, Field(min_length=1)] = (
-        Field(None, examples=[["vpn"]])
+        Field(None, examples=[["remote-access"]])
     )
     """The applications, or listeners that no application covers, at which it holds; any if not given."""
     directory: Annotated[DirectoryName | None, checks.identity_name_exists] = Field(None, examples=["corp"])

@@ -347,7 +347,7 @@ class Config(BaseModel):
     @cached_property
     def every_factor(self) -> tuple[str, ...]:
         """Every factor that counts anywhere: first those of [login], in their order."""
-        of_tables = (table.factors or () for table in (*self.application, *self.rule))
+        of_tables = [table.factors or () for table in self.application] + [table.factors for table in self.rule]
         return tuple(dict.fromkeys([*self.login.factors, *(name for names in of_tables for name in names)]))
 
     @property

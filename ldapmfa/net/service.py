@@ -40,7 +40,7 @@ from ldapmfa.core.application import Recognition
 from ldapmfa.core.policy import Exempt, Policy, ServiceRule
 from ldapmfa.core.rules import Moment, Rule
 from ldapmfa.core.secret import CodeForm
-from ldapmfa.core.session import Rules
+from ldapmfa.core.session import DENIABLE, Rules
 from ldapmfa.errors import ConfigError, LdapMfaError
 from ldapmfa.factors.breaker import Guarded
 from ldapmfa.factors.service import Tools
@@ -360,6 +360,10 @@ def session_rules(config: Config, listen: Listen, application: Application | Non
         frame_after_bind=limits.frame_after_bind,
         held_requests=limits.held_requests,
         held_octets=limits.held_bytes,
+        anonymous=table.anonymous,
+        read_only=table.read_only,
+        denied_operations=frozenset(DENIABLE[word] for word in table.denied_operations),
+        denied_attributes=frozenset(table.denied_attributes),
     )
 
 

@@ -38,6 +38,8 @@ def test_defaults_are_those_of_the_design(file):
         "code_digits": 6,
         "delimiter": ",",
         "require_user_match": "refuse",
+        "grace_days": 14,
+        "timezone": "",
         "refusal_floor": 0.25,
         "deadline": 30,
         "issuer": "ldapmfa",
