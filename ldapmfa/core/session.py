@@ -3,8 +3,8 @@
 Promised here, whatever octets arrive and however they are split: no frame is relayed while the session is not
 BOUND, but the reading of the rootDSE, or other reading where the rules open it; none is relayed that the rules deny; a
 Bind drops the identity when it arrives (RFC 4513 section 4) and nothing that follows it takes effect before it is
-answered. Events go in (`receive` for octets, `handle` for the rest),
-commands come out, in the order in which they are to be performed. Not in here: sockets, clocks, passwords' truth.
+answered. Events go in (`receive` for octets, `handle` for the rest), commands come out, in the order in which they are
+to be performed. Not in here: sockets, clocks, passwords' truth.
 """
 
 from __future__ import annotations

@@ -388,12 +388,16 @@ class Written(NamedTuple):
 def read_written(frame: Frame) -> Written:
     """What the Add, Modify or ModifyDN in `frame` writes. Raises BerError unless all of it is to the letter.
 
-    The types are without options. A ModifyDN that leaves the old RDN's values in the entry writes the new one only.
+    The types are without options. A ModifyDN that leaves the old RDN's values in the entry writes the new one only. A
+    name longer than any is refused.
     """
     if not is_to_the_letter(frame):
         raise BerError("more in it than belongs there")
     data = frame.raw
     parts = ber.children(data, frame.start, frame.stop)
+    longest = max(stop - start for tag, start, stop in parts if tag == ber.OCTET_STRING)
+    if longest > LONGEST_NAME:
+        raise BerError(f"a name of {longest} octets")
     try:
         if frame.tag == MODIFY_DN_REQUEST:
             name, new, delete_old = (data[start:stop] for _, start, stop in parts[:3])

@@ -811,13 +811,17 @@ class Run(RuleBasedStateMachine):
     Every frame has an id of its own, so that a relayed one can be traced to the moment it was sent.
     """
 
+    RULES = Rules(starttls=True, held_requests=3)
+    OPEN = frozenset({"root"})  # kinds that are relayed for nobody
+    DENIED = frozenset()  # kinds that are relayed for nobody and for no one else
+
     def __init__(self):
         super().__init__()
         self.next_id = 1
         self.connects()
 
     def connects(self):
-        self.session = Session(Rules(starttls=True, held_requests=3))
+        self.session = Session(self.RULES)
         self.state = "anonymous"
         self.allowed = set()  # ids of frames that may be relayed
         self.held = set()  # ids of frames that may be, if the pending login succeeds
@@ -855,7 +859,7 @@ class Run(RuleBasedStateMachine):
     def sent(self, kind):
         """The octets of a frame of this kind; the model moves on."""
         number, self.next_id = self.next_id, self.next_id + 1
-        harmful = kind in ("proxied", "fast-bind", "start-tls", "broken", "unbind", "turn")
+        harmful = kind in ("proxied", "fast-bind", "start-tls", "broken", "unbind", "turn") or kind in self.DENIED
         if kind in ("bind", "bind-empty", "bind-sasl", "bind-nobody"):
             self.held = set()
             if self.state == "binding":
@@ -864,8 +868,8 @@ class Run(RuleBasedStateMachine):
                 self.state = "binding" if kind == "bind" else "anonymous"
         elif self.state == "binding" and not harmful and kind != "abandon":
             self.held.add(number)
-            self.held_roots |= {number} if kind == "root" else set()
-        elif (self.state == "bound" and not harmful) or (self.state == "anonymous" and kind == "root"):
+            self.held_roots |= {number} if kind in self.OPEN else set()
+        elif (self.state == "bound" and not harmful) or (self.state == "anonymous" and kind in self.OPEN):
             self.allowed.add(number)
         return {
             "bind": bind(number, "cn=ann", "secret123456"),
@@ -874,9 +878,11 @@ class Run(RuleBasedStateMachine):
             "bind-nobody": bind(number, "", ""),
             "root": read_root(number),
             "search": search(number),
+            "compare": compare(number),
             "modify": modify(number),
             "delete": delete(number),
             "extended": extended(number, WHO_AM_I),
+            "modify-password": extended(number, MODIFY_PASSWORD, b"x"),
             "abandon": abandon(number, 1),
             "proxied": search(number, "dc=x", control("2.16.840.1.113730.3.4.18")),
             "fast-bind": extended(number, FAST_BIND),
@@ -887,8 +893,8 @@ class Run(RuleBasedStateMachine):
         }[kind]
 
     KINDS = (
-        *("bind", "bind-empty", "bind-sasl", "bind-nobody", "root", "search", "search", "modify", "delete"),
-        *("extended", "abandon", "proxied", "fast-bind", "turn", "start-tls", "unbind", "broken"),
+        *("bind", "bind-empty", "bind-sasl", "bind-nobody", "root", "search", "search", "compare", "modify", "delete"),
+        *("extended", "modify-password", "abandon", "proxied", "fast-bind", "turn", "start-tls", "unbind", "broken"),
     )
 
     @rule(kinds=st.lists(st.sampled_from(KINDS[:-2]) | st.sampled_from(KINDS), min_size=1, max_size=4), cut=st.integers(0, 500))
@@ -963,8 +969,27 @@ class Run(RuleBasedStateMachine):
             assert self.session.buffered == 0
 
 
-Run.TestCase.settings = settings(deadline=None, max_examples=150, stateful_step_count=20)
-TestRun = Run.TestCase
+class RunOfReaders(Run):
+    """Anybody may read, and nobody may write."""
+
+    RULES = dataclasses.replace(OPEN_TO_NOBODY, held_requests=3, read_only=True)
+    OPEN = frozenset({"root", "search", "compare"})
+    DENIED = frozenset({"modify", "delete", "modify-password"})
+
+
+class RunOfStrangers(Run):
+    """Nobody may do anything without a bind, and some attributes and operations are denied."""
+
+    RULES = dataclasses.replace(
+        CLOSED_TO_NOBODY, held_requests=3, denied_attributes=frozenset({"sn", "userPassword"}), denied_operations=frozenset({Request.COMPARE})
+    )
+    OPEN = frozenset()
+    DENIED = frozenset({"compare", "modify", "modify-password"})
+
+
+for one in (Run, RunOfReaders, RunOfStrangers):
+    one.TestCase.settings = settings(deadline=None, max_examples=150 if one is Run else 75, stateful_step_count=20)
+TestRun, TestRunOfReaders, TestRunOfStrangers = Run.TestCase, RunOfReaders.TestCase, RunOfStrangers.TestCase
 
 
 def test_a_request_that_names_proxied_authorization_is_looked_at_closely():
