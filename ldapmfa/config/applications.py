@@ -14,6 +14,7 @@ from ldapmfa.config import checks
 from ldapmfa.config.tables import Table
 from ldapmfa.config.values import DirectoryName, Factor, Flag, Network, Number, Seconds, Text, Whole, nearest
 from ldapmfa.core.rules import Hours
+from ldapmfa.core.writes import denied_types
 from ldapmfa.wire import dn
 
 #: What becomes of accounts without a second factor.
@@ -86,8 +87,10 @@ def _certificate(text: str) -> str:
 
 
 def _attribute(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*|[0-9]+(\.[0-9]+)+", text):
-        raise ValueError('must be an attribute\'s name or OID, for example "unicodePwd"')
+    try:
+        denied_types([text])
+    except ValueError as wrong:
+        raise ValueError(f'must be an attribute\'s name, for example "unicodePwd": {wrong}') from None
     return text
 
 
@@ -116,7 +119,7 @@ def _is_application(name: str, info: ValidationInfo) -> str:
 
 
 _Factors = tuple[Annotated[Factor, checks.factor_exists], ...]
-_Networks = Annotated[tuple[Network, ...] | None, Field(min_length=1)]
+_Networks = Annotated[tuple[Network, ...], Field(min_length=1)] | None
 
 
 class Application(Table):
@@ -128,18 +131,18 @@ class Application(Table):
 
     name: Annotated[Text, AfterValidator(_is_new_application)] = Field(examples=["remote-access"])
     """What it is called: in prompts, in the log and in the audit trail."""
-    listeners: Annotated[tuple[Annotated[str, AfterValidator(_is_listener)], ...] | None, Field(min_length=1)] = Field(
+    listeners: Annotated[tuple[Annotated[str, AfterValidator(_is_listener)], ...], Field(min_length=1)] | None = Field(
         None, examples=[["vpn"]]
     )
     """The listeners, by name, through which its clients come; any if not given."""
     networks: _Networks = Field(None, examples=[["10.1.0.0/16"]])
     """The networks from which its clients connect, by their true address; any if not given."""
-    certificates: Annotated[tuple[Annotated[str, AfterValidator(_certificate)], ...] | None, Field(min_length=1)] = (
+    certificates: Annotated[tuple[Annotated[str, AfterValidator(_certificate)], ...], Field(min_length=1)] | None = (
         Field(None, examples=[["dns:vpn.example.com"]])
     )
     """The TLS certificates that its clients show: "dns:NAME" (a subject alternative name), "subject:DN", or
     "sha256:FINGERPRINT". The listener needs client_ca_file. If not given, none need be shown."""
-    factors: Annotated[_Factors | None, Field(min_length=1)] = Field(None, examples=[["duo", "totp"]])
+    factors: Annotated[_Factors, Field(min_length=1)] | None = Field(None, examples=[["duo", "totp"]])
     """The second factors that count here, as in [login], in the order in which they ask; as in [login] if not given."""
     deadline: Seconds | None = Field(None, examples=[9])
     """Seconds after which a login is answered, whoever has not; as at the listener if not given."""
@@ -184,21 +187,21 @@ class Rule(Table):
     """Whether one of `factors` must be shown, the password is enough, or nobody is let in."""
     factors: Annotated[_Factors, checks.goes_with_action] = Field((), examples=[["duo"]])
     """The second factors of which one must be shown, in the order in which they ask; the application's if not given."""
-    applications: Annotated[tuple[Annotated[str, AfterValidator(_is_application)], ...] | None, Field(min_length=1)] = (
+    applications: Annotated[tuple[Annotated[str, AfterValidator(_is_application)], ...], Field(min_length=1)] | None = (
         Field(None, examples=[["remote-access"]])
     )
     """The applications, or listeners that no application covers, at which it holds; any if not given."""
     directory: Annotated[DirectoryName | None, checks.identity_name_exists] = Field(None, examples=["corp"])
     """The identity_name of the directory whose accounts it is about; any if not given."""
-    groups: Annotated[tuple[Annotated[str, AfterValidator(_group)], ...] | None, Field(min_length=1)] = Field(
+    groups: Annotated[tuple[Annotated[str, AfterValidator(_group)], ...], Field(min_length=1)] | None = Field(
         None, examples=[["cn=Domain Admins,cn=Users,dc=example,dc=com"]]
     )
     """Groups, by DN or SID, in one of which the account is, through other groups too."""
-    ous: Annotated[tuple[Annotated[str, AfterValidator(_place)], ...] | None, Field(min_length=1)] = Field(
+    ous: Annotated[tuple[Annotated[str, AfterValidator(_place)], ...], Field(min_length=1)] | None = Field(
         None, examples=[["ou=staff,dc=example,dc=com"]]
     )
     """Entries, by DN, below one of which the account's entry is."""
-    flags: Annotated[tuple[str, ...] | None, checks.are_flags, Field(min_length=1)] = Field(
+    flags: Annotated[tuple[str, ...], checks.are_flags, Field(min_length=1)] | None = Field(
         None, examples=[["smartcard-required"]]
     )
     """What the account is one of, by its userAccountControl at Active Directory: computer, password-not-required,
@@ -206,7 +209,7 @@ class Rule(Table):
     trusted-to-authenticate-for-delegation."""
     networks: _Networks = Field(None, examples=[["10.0.0.0/8"]])
     """Networks in one of which the client is, by its true address."""
-    hours: Annotated[tuple[Annotated[str, AfterValidator(_hours)], ...] | None, Field(min_length=1)] = Field(
+    hours: Annotated[tuple[Annotated[str, AfterValidator(_hours)], ...], Field(min_length=1)] | None = Field(
         None, examples=[["mon-fri 08:00-18:00"]]
     )
     """When it holds, by the clock of login.timezone: days and hours; past midnight, into the next day, if the end comes

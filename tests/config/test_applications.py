@@ -99,7 +99,7 @@ def test_hours_that_are_none(text):
         ('[[application]]\nname = "x"\nfactors = ["totpp"]', 'factors[0]: no such factor; did you mean "totp"?'),
         ('[[application]]\nname = "x"\nfactors = ["duo"]', 'factors[0]: "duo" is a service and needs its settings: add a table [factors.duo]'),
         ('[[application]]\nname = "x"\nfactors = []', "factors: must not be empty"),
-        ('[[application]]\nname = "x"\ndenied_attributes = ["unicode pwd"]', "denied_attributes[0]: must be an attribute's name or OID"),
+        ('[[application]]\nname = "x"\ndenied_attributes = ["unicode pwd"]', "denied_attributes[0]: must be an attribute's name"),
         ('[[application]]\nname = "x"\ndenied_operations = ["bind"]', "denied_operations[0]: must be 'search'"),
         ('[[application]]\nname = "x"\nnetworks = ["10.1.2.3/8"]', "networks[0]: must be a network or an address"),
         ('[[rule]]\nname = "r"\ngroups = ["Domain Admins"]', "groups[0]: is not a distinguished name"),
