@@ -25,6 +25,7 @@ from ldapmfa import audit
 from ldapmfa.config import ServiceTable
 from ldapmfa.core.identity import Identity
 from ldapmfa.core.policy import Exempt, Policy
+from ldapmfa.core.rules import Moment
 from ldapmfa.core.secret import Secret
 from ldapmfa.core.session import Rules, State
 from ldapmfa.errors import DirectoryDown
@@ -579,6 +580,7 @@ class World:
             terms=self.terms,
             keep=self._kept,
             alarm=self.alarms.append,
+            moment=lambda: Moment(self.now),
             deadline=self.deadline,
         )
         self.listener = Listener(
