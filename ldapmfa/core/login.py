@@ -215,7 +215,7 @@ def _taken_apart(attempt: Attempt) -> Generator[Question, Any, tuple[Typed, Shap
 
 def _without_factor(standing: Standing, policy: Policy, bound: _Bound) -> Generator[Question, Any, Verdict]:
     """The password was right, and nothing else was shown: enough for nobody who has, or must have, a factor."""
-    if standing.bypass and bound.ends is None:
+    if standing.bypass:
         used: bool = yield UseBypass(bound.identity)
         if used is True:
             return Accepted(bound.answer, bound.identity, "bypass")

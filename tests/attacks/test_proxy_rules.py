@@ -11,7 +11,7 @@ import pytest
 from world import ALICE, BASE, BOB, PASSWORD, SERVICE, World, bind, result
 
 from ldapmfa.core.application import Recognition
-from ldapmfa.core.policy import Exempt, Policy
+from ldapmfa.core.policy import Exempt, Policy, ServiceRule
 from ldapmfa.core.rules import Hours, Moment, Rule
 from ldapmfa.net.asking import Terms
 from ldapmfa.net.ldap_front import Door
@@ -306,3 +306,68 @@ async def test_A32_grace_is_counted_from_when_this_very_account_was_first_seen(h
     house.advance(2)
     assert await reason(house, name) == "not-enrolled"
     assert await reason(house, ALICE) == "no-code"
+
+
+# -- blocks
+
+
+@pytest.mark.parametrize("way", ["exempt", "by rule", "by a service", "by a service's code", "by a code"])
+async def test_A44_a_block_that_comes_while_a_login_is_under_way_is_in_time(house, way):
+    """It is looked at in the transaction that would record the success, whatever was read before."""
+    await house.open()
+    name = SERVICE if way == "exempt" else ALICE
+    assert await reason(house, SERVICE, PASSWORD) == "exempt"
+    services = (ServiceRule("push", ("push",), takes_codes=True),) if "service" in way else ()
+    rules = (Rule("trusted", "password-only"),) if way == "by rule" else ()
+    ruled(house, *rules, services=services, kinds=frozenset() if services else None)
+    identify = house.directory.identify
+
+    async def slowly(*args):
+        identity = await identify(*args)
+        blocked(house, name)
+        return identity
+
+    typed = PASSWORD
+    if way == "by a code":
+        house.directory.identify, typed = slowly, PASSWORD + house.next_code()
+    elif way == "by a service's code":
+        house.owner.knows["alice"] = b"123456"
+        typed = PASSWORD + "123456"
+        verify = house.owner.verify
+
+        async def judged(*args):
+            blocked(house, name)
+            return await verify(*args)
+
+        house.owner.verify = judged
+    elif way == "by a service":
+        start = house.owner.start
+
+        async def begun(prompt):
+            waiting = await start(prompt)
+            blocked(house, name)
+            waiting.handle.set_result(True)
+            return waiting
+
+        house.owner.start = begun
+    else:
+        house.directory.identify = slowly
+    assert await reason(house, name, typed) == "blocked"
+    assert house.rows(f"logins WHERE outcome = 'accepted' AND dn = '{ALICE}'") == 0
+
+
+async def test_A21_nobody_blocked_is_asked(house):
+    await house.open()
+    ruled(house, services=(ServiceRule("push", ("push",), takes_codes=True),), kinds=frozenset())
+    blocked(house)
+    for typed in (PASSWORD, PASSWORD + "123456"):
+        assert await reason(house, ALICE, typed) == "blocked"
+    assert (house.owner.prompts, house.owner.verified) == ([], [])
+
+
+async def test_a_block_ends_when_it_was_to_end(house):
+    await house.open()
+    kept(house, "UPDATE accounts SET blocked_until = ? WHERE dn = ?", house.now + 90, ALICE)
+    assert await reason(house, ALICE, PASSWORD + house.next_code()) == "blocked"
+    house.advance(90)
+    assert await reason(house, ALICE, PASSWORD + house.next_code()) == "code"

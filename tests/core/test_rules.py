@@ -128,6 +128,7 @@ def test_hours_may_go_past_midnight(hours, weekday, minute, within):
         ('cn="x,ou=staff",dc=x', "ou=staff,dc=x", False),
         ("ou=staff", "ou=staff,dc=x", False),
         ("cn=ann", "", False),
+        ("", "", False),
         ("cn=ann,dc=x", "no dn", False),
         ("no dn", "dc=x", False),
         ("", "dc=x", False),
