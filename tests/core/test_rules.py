@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ldapmfa.core.identity import Identity
-from ldapmfa.core.policy import Decision, Exempt, Policy, ServiceRule
+from ldapmfa.core.policy import Decision, Exempt, Policy, Recall, ServiceRule
 from ldapmfa.core.rules import Circumstances, Hours, Moment, Rule, lies_in
 from ldapmfa.wire import dn
 
@@ -207,6 +207,29 @@ def test_groups_are_asked_for_only_where_they_may_matter():
     assert policy.groups("main") == (ADMINS, "S-1-5-32-544", "cn=vpn,dc=x")
     assert "cn=hr,dc=y" in policy.groups("hr")
     assert OWN.groups("main") == ()
+
+
+@pytest.mark.parametrize(
+    ("rule", "shape"),
+    [
+        (Rule("r", "password-only", networks=(ip_network("192.0.2.0/24"),)), "whole"),
+        (Rule("r", "password-only"), "whole"),
+        (Rule("r", "password-only", networks=(ip_network("10.0.0.0/8"),)), "cut"),
+        (Rule("r", "password-only", applications=frozenset({"mail"})), "cut"),
+        (Rule("r", "password-only", directory="hr"), "cut"),
+        (Rule("r", "refuse"), "cut"),
+        (Rule("r", "factors", ("hotp",)), "cut"),
+    ],
+)
+def test_A18_a_password_is_taken_whole_at_first_only_where_it_may_be_enough(rule, shape):
+    policy = Policy(application="vpn", kinds=frozenset({"totp"}), rules=(rule,))
+    assert policy.shape("ann", Recall(), None, AWAY, "main") == shape
+
+
+def test_A18_services_that_only_rules_name_are_services():
+    policy = Policy(application="vpn", kinds=frozenset({"totp"}), others=(DUO,))
+    assert policy.shape("ann", Recall(), None, AWAY, "main") == "whole"
+    assert policy.shape("ann", Recall(), None, AWAY, "main", marked=True) == "cut"
 
 
 def test_grace_begins_when_an_account_is_first_seen():
