@@ -22,7 +22,7 @@ from ldapmfa.core.session import Rules
 from ldapmfa.errors import FactorDown, FactorUnreachable, StoreDown
 from ldapmfa.factors.breaker import Guarded
 from ldapmfa.factors.service import Allowed, CodeSent, Denied, Prompt
-from ldapmfa.net import service
+from ldapmfa.net import assembly, service
 from ldapmfa.net.asking import Asking, Terms
 from ldapmfa.store import Grant
 
@@ -852,7 +852,7 @@ async def test_a_stop_takes_back_what_is_asked(house, monkeypatch):
     monkeypatch.setattr(service, "FAREWELL", 0.2)
     await opened(house, late_seconds=60.0)
     program = service.LdapMfa.__new__(service.LdapMfa)
-    program._config = SimpleNamespace(login=SimpleNamespace(refusal_floor=0.0, factors=()), factors={})
+    program._config = SimpleNamespace(login=SimpleNamespace(refusal_floor=0.0), factors={}, every_factor=())
     program._clients, program._ports, program._tasks = house.clients, [], set()
     program._log = SimpleNamespace(info=lambda *_: None, error=lambda *_, **__: None)
     program._store, program._directories = house.store, {"default": house.directory}
@@ -939,8 +939,8 @@ async def test_A21_codes_for_which_the_service_asks_or_sends_something_count_as_
 
 
 def test_A23_where_services_are_asked_nothing_is_refused_before_most_of_them_answer():
-    login = SimpleNamespace(factors=("totp", "duo"), refusal_floor=0.25)
-    assert service.refusal_floor(SimpleNamespace(login=login, factors={"duo": None})) == service.SERVICE_FLOOR
-    assert service.refusal_floor(SimpleNamespace(login=login, factors={})) == 0.25
+    login = SimpleNamespace(refusal_floor=0.25)
+    assert assembly.refusal_floor(SimpleNamespace(login=login, factors={"duo": None}, every_factor=("totp", "duo"))) == assembly.SERVICE_FLOOR
+    assert assembly.refusal_floor(SimpleNamespace(login=login, factors={}, every_factor=("totp", "duo"))) == 0.25
     login.refusal_floor = 3.0
-    assert service.refusal_floor(SimpleNamespace(login=login, factors={"duo": None})) == 3.0
+    assert assembly.refusal_floor(SimpleNamespace(login=login, factors={"duo": None}, every_factor=("totp", "duo"))) == 3.0

@@ -12,7 +12,7 @@ from ldapmfa.config import Application, Config, ServiceTable
 from ldapmfa.core.application import Peer
 from ldapmfa.core.rules import Moment
 from ldapmfa.core.session import Request
-from ldapmfa.net import service
+from ldapmfa.net import assembly
 from ldapmfa.net.moment import moment
 
 
@@ -34,7 +34,7 @@ def config(application=None, **more):
 def policy(application=None, **more):
     made = config(application, **more)
     table = made.application[0] if made.application else None
-    return service.policy(made, SERVICES, made.listen[0], table)
+    return assembly.policy(made, SERVICES, made.listen[0], table)
 
 
 def test_where_no_application_covers_a_client_the_listener_and_login_count():
@@ -78,14 +78,14 @@ def test_rules_are_the_configurations_in_its_order():
 
 def test_what_counts_again_is_said_by_the_application_then_by_its_listener():
     own = config()
-    assert service.terms(own, own.listen[0]).reuse_seconds == 30
+    assert assembly.terms(own, own.listen[0]).reuse_seconds == 30
     for said, (reuse, uses, late) in {
         "reuse_seconds": (60, 3, 0),
         "reuse_uses": (30, 60, 0),
         "late_approval_seconds": (30, 3, 60),
     }.items():
         made = config({"name": "x", said: 60})
-        terms = service.terms(made, made.listen[0], made.application[0])
+        terms = assembly.terms(made, made.listen[0], made.application[0])
         assert (terms.application, terms.reuse_seconds, terms.reuse_uses, terms.late_seconds) == ("x", reuse, uses, late)
 
 
@@ -98,24 +98,24 @@ def test_A33_whatever_changes_the_policy_ends_what_counts_again():
             for login in ({}, {"prompts": 3}):
                 made = config(application, rule=rule, login={"factors": ["totp", "duo"], **login})
                 table = made.application[0] if application else None
-                found.add(service.terms(made, made.listen[0], table).fingerprint)
+                found.add(assembly.terms(made, made.listen[0], table).fingerprint)
     assert len(found) == len(applications) * len(rules) * 2
 
 
 def test_what_sessions_of_an_application_may_do():
     made = config({"name": "x", "read_only": True, "denied_operations": ["rename"], "denied_attributes": ["mail"], "anonymous": "refuse"})
-    rules = service.session_rules(made, made.listen[0], made.application[0])
+    rules = assembly.session_rules(made, made.listen[0], made.application[0])
     assert (rules.read_only, rules.denied_operations, rules.denied_attributes, rules.anonymous) == (True, {Request.RENAME}, {"mail"}, "refuse")
-    own = service.session_rules(made, made.listen[0])
+    own = assembly.session_rules(made, made.listen[0])
     assert (own.read_only, own.denied_operations, own.denied_attributes, own.anonymous) == (False, set(), set(), "root-dse")
 
 
 def test_an_application_is_recognised_by_what_is_configured():
     made = config({"name": "x", "listeners": ["vpn"], "networks": ["10.0.0.0/8"]}).application[0]
-    recognised = service.recognition(made)
+    recognised = assembly.recognition(made)
     assert recognised.covers(Peer("vpn", ip_address("10.1.2.3"), None))
     assert not recognised.covers(Peer("mail", ip_address("10.1.2.3"), None))
-    assert service.recognition(Application(name="all")).covers(Peer("any", None, None))
+    assert assembly.recognition(Application(name="all")).covers(Peer("any", None, None))
 
 
 @pytest.mark.parametrize(
