@@ -221,8 +221,9 @@ def _without_factor(standing: Standing, policy: Policy, bound: _Bound) -> Genera
             return Accepted(bound.answer, bound.identity, "bypass")
     if standing.enrolled:
         return Refused("no-code", bound.identity)
-    if policy.in_grace(bound.at, standing.first_seen):
-        return (yield from _admitted(bound, "grace"))
+    grace = policy.grace(bound.at, standing.first_seen)
+    if grace > 0:
+        return (yield from _admitted(bound, "grace", detail=f"{grace / 86400:.1f} days are left to enrol"))
     if policy.unenrolled != "password-only":
         return Refused("not-enrolled", bound.identity)
     return (yield from _admitted(bound, "password-only"))

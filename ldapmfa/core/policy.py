@@ -164,9 +164,12 @@ class Policy:
         """The factors and services of which one must have been shown; None: whichever there are."""
         return None if self.kinds is None else self.kinds | {service.name for service in self.services}
 
-    def in_grace(self, at: Moment, first_seen: float | None) -> bool:
-        """Whether one without a second factor is let in by password alone for the time being."""
-        return self.unenrolled == "grace" and (first_seen is None or at.seconds < first_seen + self.grace_seconds)
+    def grace(self, at: Moment, first_seen: float | None) -> float:
+        """For how many seconds yet one without a second factor is let in by password alone; none is 0."""
+        if self.unenrolled != "grace":
+            return 0.0
+        since = at.seconds if first_seen is None else first_seen
+        return max(0.0, since + self.grace_seconds - at.seconds)
 
     def code_services(self, directory: str) -> list[str]:
         """The services that verify codes of accounts in `directory` which nobody announced."""

@@ -182,10 +182,10 @@ def test_a_bypass_helps_nobody_who_is_locked_or_blocked():
 
 
 def test_grace_lets_in_by_password_alone_for_a_while():
-    policy = dataclasses.replace(OWN, unenrolled="grace", grace_seconds=100.0)
-    new = known(policy) << LookUp(ANN, KINDS) >> NOBODY << Admit(ANN, "grace") >> NONE
+    policy = dataclasses.replace(OWN, unenrolled="grace", grace_seconds=86400.0)
+    new = known(policy) << LookUp(ANN, KINDS) >> NOBODY << Admit(ANN, "grace", None, "1.0 days are left to enrol") >> NONE
     assert new << Accepted(RAW, ANN, "grace")
-    seen = dataclasses.replace(NOBODY, first_seen=899.0)
+    seen = dataclasses.replace(NOBODY, first_seen=1000.0 - 86400.0)
     assert known(policy) << LookUp(ANN, KINDS) >> seen << Refused("not-enrolled", ANN)
     assert known(policy) << LookUp(ANN, KINDS) >> ENROLLED << Refused("no-code", ANN)
 

@@ -234,8 +234,9 @@ def test_A18_services_that_only_rules_name_are_services():
 
 def test_grace_begins_when_an_account_is_first_seen():
     policy = Policy(unenrolled="grace", grace_seconds=100.0)
-    assert policy.in_grace(Moment(1000.0), None)
-    assert policy.in_grace(Moment(1000.0), 901.0)
-    assert not policy.in_grace(Moment(1000.0), 900.0)
-    assert not replace(policy, unenrolled="refuse").in_grace(Moment(1000.0), None)
-    assert not replace(policy, unenrolled="password-only").in_grace(Moment(1000.0), None)
+    assert policy.grace(Moment(1000.0), None) == 100.0
+    assert policy.grace(Moment(1000.0), 901.0) == 1.0
+    assert policy.grace(Moment(1000.0), 900.0) == 0.0
+    assert policy.grace(Moment(5000.0), 900.0) == 0.0
+    assert replace(policy, unenrolled="refuse").grace(Moment(1000.0), None) == 0.0
+    assert replace(policy, unenrolled="password-only").grace(Moment(1000.0), None) == 0.0
