@@ -220,7 +220,8 @@ def _without_factor(standing: Standing, policy: Policy, bound: _Bound) -> Genera
         if used is True:
             return Accepted(bound.answer, bound.identity, "bypass")
     if standing.enrolled:
-        return Refused("no-code", bound.identity)
+        # one that does not count here is one all the same: who must show more must not get by with less
+        return Refused("no-code" if standing.counts else "not-enrolled", bound.identity)
     grace = policy.grace(bound.at, standing.first_seen)
     if grace > 0:
         return (yield from _admitted(bound, "grace", detail=f"{grace / 86400:.1f} days are left to enrol"))
@@ -242,7 +243,7 @@ def _code(typed: Typed, code: Secret, policy: Policy, bound: _Bound) -> Generato
         return Refused("blocked" if standing.blocked else "locked", identity)
     sent = standing.sent if standing.sent in policy.serve(identity.directory) else None
     services = [sent] if sent else policy.code_services(identity.directory)
-    if not services or (standing.enrolled and not sent):
+    if not services or (standing.enrolled and standing.counts and not sent):
         return (yield from _own_code(code, policy, bound))
     passed: dict[str, Answered | Unreachable] = {}
     for service in services:

@@ -104,9 +104,10 @@ class LookUp:
 class Standing:
     """Answer to LookUp.
 
-    `enrolled`: it has a factor here, or one waiting for it; `method`: how its owner wants to be asked; `sent`: the
-    service that sent it a code for a login like this one; `blocked`: an operator, or its owner, has blocked it;
-    `bypass`: one login without a second factor was granted; `first_seen`: seconds since the epoch.
+    `enrolled`: it has a factor here, or one waiting for it, and `counts`: one that counts for this login; `method`: how
+    its owner wants to be asked; `sent`: the service that sent it a code for a login like this one; `blocked`: an
+    operator, or its owner, has blocked it; `bypass`: one login without a second factor was granted; `first_seen`:
+    seconds since the epoch.
     """
 
     enrolled: bool
@@ -116,6 +117,7 @@ class Standing:
     blocked: bool = False
     bypass: bool = False
     first_seen: float | None = None
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -356,13 +356,14 @@ class Login:
         sent = await store.sent(identity.key, self._inquiry.place) if services else None
         service = sent[0] if sent and sent[0] in services else None
         return Standing(
-            bool(status.kinds if kinds is None else status.kinds & kinds),
+            status.enrolled,
             status.locked,
             status.method,
             service,
             blocked=status.blocked,
             bypass=status.bypass,
             first_seen=status.first_seen,
+            counts=kinds is None or bool(status.kinds & kinds),
         )
 
     async def _reuse(self, identity: Identity, accepts: AbstractSet[str] | None) -> Reused | None:

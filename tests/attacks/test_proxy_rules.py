@@ -13,6 +13,7 @@ from world import ALICE, BASE, BOB, PASSWORD, SERVICE, World, bind, result
 from ldapmfa.core.application import Recognition
 from ldapmfa.core.policy import Exempt, Policy, ServiceRule
 from ldapmfa.core.rules import Hours, Moment, Rule
+from ldapmfa.factors.service import Denied
 from ldapmfa.net.asking import Terms
 from ldapmfa.net.ldap_front import Door
 from ldapmfa.wire import dn, ldap
@@ -371,3 +372,14 @@ async def test_a_block_ends_when_it_was_to_end(house):
     assert await reason(house, ALICE, PASSWORD + house.next_code()) == "blocked"
     house.advance(90)
     assert await reason(house, ALICE, PASSWORD + house.next_code()) == "code"
+
+
+async def test_A26_who_must_show_more_than_it_has_does_not_get_by_with_the_password(house):
+    """Alice has a token; an application that wants another factor takes her for no newcomer."""
+    await house.open()
+    for lax in ({"unenrolled": "password-only"}, {"unenrolled": "grace", "grace_seconds": 1e9}):
+        ruled(house, kinds=frozenset({"hotp"}), **lax)
+        assert await reason(house, ALICE) == "not-enrolled"
+        ruled(house, Rule("more", "factors", ("push",)), others=(ServiceRule("push", ("push",)),), **lax)
+        house.owner.begins = Denied("not-enrolled")
+        assert await reason(house, ALICE) == "not-enrolled"

@@ -131,6 +131,20 @@ def test_a_rule_asks_for_factors_of_its_own():
     assert asks >> Asked() << AwaitApproval() >> Approval(given=True) << Admit(ANN, "approved", "duo") >> NONE << Accepted(RAW, ANN, "approved", "duo")
 
 
+@pytest.mark.parametrize("lax", [{"unenrolled": "password-only"}, {"unenrolled": "grace", "grace_seconds": 9e9}])
+def test_who_must_show_another_factor_than_it_has_does_not_get_by_with_none(lax):
+    """Neither by a rule nor by an application that asks for more."""
+    other = dataclasses.replace(ENROLLED, counts=False)
+    assert known(dataclasses.replace(OWN, **lax)) << LookUp(ANN, KINDS) >> other << Refused("not-enrolled", ANN)
+    asks = known(dataclasses.replace(ASKS, **lax)) << LookUp(ANN, KINDS) >> other << StartPrompt(ANN, Choice("duo"), Secret(b"secret"))
+    assert asks >> Answered(given=False, why="not-enrolled") << Refused("not-enrolled", ANN)
+    opens = dataclasses.replace(ASKS, services=(dataclasses.replace(DUO, opens=True),), **lax)
+    away = known(opens) << LookUp(ANN, KINDS) >> other << StartPrompt(ANN, Choice("duo"), Secret(b"secret"))
+    assert away >> Unreachable("away") << ServiceUnreachable
+    code = coded(dataclasses.replace(ASKS, **lax)) << LookUp(ANN, KINDS) >> other << VerifyAtService(ANN, "duo", CODE, Secret(b"secret"))
+    assert code >> Answered(given=False, why="not-enrolled") << Refused("not-enrolled", ANN)
+
+
 def test_A33_an_earlier_success_counts_only_by_a_factor_that_is_asked_for_now():
     policy = dataclasses.replace(ASKS, reuses=True)
     assert known(policy) << Reuse(ANN, frozenset({"totp", "duo"})) >> Reused("reused", "totp") << Accepted(RAW, ANN, "reused", "totp")
