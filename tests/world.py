@@ -34,9 +34,10 @@ from ldapmfa.factors.hotp import base32
 from ldapmfa.factors.service import Allowed, Denied, Waiting
 from ldapmfa.factors.totp import Totp
 from ldapmfa.net.asking import Terms
+from ldapmfa.net.budget import Budget
 from ldapmfa.net.directory import Directory, DirectorySettings
 from ldapmfa.net.driver import Doorway, RefusedShapes
-from ldapmfa.net.ldap_front import Budget, LdapFront, Listener
+from ldapmfa.net.ldap_front import LdapFront, Listener
 from ldapmfa.net.link import Link, Server
 from ldapmfa.net.waiting import within
 from ldapmfa.store import Store

@@ -41,9 +41,10 @@ from ldapmfa.errors import ConfigError, LdapMfaError
 from ldapmfa.factors.breaker import Guarded
 from ldapmfa.factors.service import Tools
 from ldapmfa.net.asking import CANCEL, Asking, Terms
+from ldapmfa.net.budget import Budget
 from ldapmfa.net.directory import Directory, DirectorySettings
 from ldapmfa.net.driver import Doorway, RefusedShapes, where
-from ldapmfa.net.ldap_front import Budget, LdapFront, Listener
+from ldapmfa.net.ldap_front import LdapFront, Listener
 from ldapmfa.net.link import Server
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of

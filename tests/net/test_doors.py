@@ -1,5 +1,6 @@
 """Doors of a listener: which application's rules hold for a client, and from when on."""
 
+import asyncio
 from dataclasses import replace
 from ipaddress import ip_network
 
@@ -10,8 +11,10 @@ from world import ALICE, PASSWORD, SERVICE, Client, Pipe, World, bind, extended,
 
 from ldapmfa.core.application import Recognition
 from ldapmfa.core.policy import Exempt, Policy
-from ldapmfa.core.session import Rules
-from ldapmfa.net.ldap_front import Budget, Door, LdapFront
+from ldapmfa.core.secret import CodeForm, Secret
+from ldapmfa.core.session import Rules, StartLogin
+from ldapmfa.net.budget import Budget
+from ldapmfa.net.ldap_front import Door, LdapFront
 from ldapmfa.net.tls import server_context
 from ldapmfa.wire import ldap
 
@@ -110,13 +113,24 @@ async def test_everything_is_the_doors(house):
     assert not client.pipe.open
 
 
-def test_what_may_wait_is_the_doors():
-    world = World(None).assemble()
-    world.with_(doors=(door(world, "vpn", NEAR, held_octets=10),))
-    client, link = world.bound_client()
+async def test_what_may_wait_is_the_doors(house):
+    await house.open()
+    house.with_(doors=(door(house, "vpn", NEAR, held_octets=10),))
+    client, link = house.bound_client()
     link.send(search(9)[:5])
     client.send(bind(2, "x", "y", version=2))
     assert client.pipe.paused
+    house.directory._connect_to = lambda server: asyncio.get_running_loop().create_future()
+    client = house.client()
+    client.send(root_dse(1))
+    assert last(client).code == 51
+
+
+def test_where_the_code_stands_is_the_doors():
+    world = World(None).assemble()
+    form = CodeForm(8)
+    world.with_(doors=(door(world, "vpn", NEAR, form=form),))
+    assert world.client().front._bind(StartLogin(1, b"x", Secret(b"y"))).attempt.form is form
 
 
 # -- a certificate, once TLS stands
@@ -194,12 +208,15 @@ def test_A51_a_certificate_that_cannot_be_read_is_nobodys(broken):
     world = World(None, rules=OFFERED).assemble().with_(tls=object())
     client = world.client()
     client.pipe.certificate = Shown(broken) if isinstance(broken, Exception) else object()
-    client.pipe.abortConnection = lambda: None  # as over a socket: it is over at the reactor's next turn
+    aborted = []
+    client.pipe.abortConnection = lambda: aborted.append(True)  # as over a socket: it is over at the reactor's next turn
     client.send(START_TLS)
     assert last(client).code == 0
+    assert aborted
     client.send(bind(2, SERVICE, PASSWORD))
     assert client.take() == []
-    assert not world.directory.served
+    assert client.front._login is None
+    assert client.state == "CLOSED"
     assert "certificate can't be read" in world.logged[-1][1]["reason"]
 
 

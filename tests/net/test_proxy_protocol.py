@@ -13,7 +13,8 @@ from world import PASSWORD, SERVICE, Client, Pipe, World, bind, extended, root_d
 
 from ldapmfa.core.policy import Exempt, Policy
 from ldapmfa.core.session import Rules
-from ldapmfa.net.ldap_front import Budget, LdapFront
+from ldapmfa.net.budget import Budget
+from ldapmfa.net.ldap_front import LdapFront
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
 from ldapmfa.wire import ldap
 from ldapmfa.wire.proxy import SIGNATURE_2

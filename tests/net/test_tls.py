@@ -13,7 +13,8 @@ from twisted.internet.testing import StringTransport
 from world import World, bind, frames, search
 
 from ldapmfa.errors import ConfigError
-from ldapmfa.net.ldap_front import Budget, LdapFront
+from ldapmfa.net.budget import Budget
+from ldapmfa.net.ldap_front import LdapFront
 from ldapmfa.net.tls import client_context, peer_certificate, server_context
 from ldapmfa.wire import ldap
 

@@ -59,7 +59,8 @@ async def scenario(reactor, way, path):
 
     from ldapmfa.core.application import Recognition
     from ldapmfa.core.session import Rules
-    from ldapmfa.net.ldap_front import Budget, Door, LdapFront
+    from ldapmfa.net.budget import Budget
+    from ldapmfa.net.ldap_front import Door, LdapFront
     from ldapmfa.net.proxy_protocol import ProxyHeaderFactory
     from ldapmfa.net.tls import over_tls, server_context
 
