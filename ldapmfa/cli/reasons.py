@@ -140,6 +140,10 @@ REASONS: Final[dict[str, Explanation]] = {
         "The password was right; the user did not approve the login.",
         "If the user was never asked to, somebody else knows the password: have it changed.",
     ),
+    "blocked": Explanation(
+        "The account was cut off: somebody with the right to do so ended whatever it had here.",
+        "Who did it, and why, is in the record of changes to the account.",
+    ),
     "wrong-code": Explanation(
         "The password was right, the code was not.",
         "Is it of the right token, and the clock of the token and of this machine right? ldapmfa factor resync takes"

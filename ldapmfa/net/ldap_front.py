@@ -29,6 +29,7 @@ from ldapmfa.core.session import Rules, Session, State
 from ldapmfa.errors import DirectoryDown, LdapMfaError
 from ldapmfa.net import driver
 from ldapmfa.net.budget import Budget
+from ldapmfa.net.cuts import Cuts
 from ldapmfa.net.directory import Directory
 from ldapmfa.net.link import Link
 from ldapmfa.net.proxy_protocol import address_of
@@ -72,6 +73,7 @@ class Listener:
     clients: set[LdapFront] = field(default_factory=set)
     started: Callable[[asyncio.Task[None]], None] = lambda _task: None
     doors: tuple[Door, ...] = ()
+    cuts: Cuts | None = None  #: which accounts were cut off; without it none ever is
 
     def door(self, peer: Peer) -> Door:
         """The one for a client that is known as `peer`."""
@@ -118,6 +120,7 @@ class LdapFront(protocol.Protocol):
         self._unread: set[str] = set()
         self._timers: dict[str, Any] = {}
         self._accounted = 0
+        self._bound_as: str | None = None  # while the session is BOUND
         self._refused = False
         self._gone = False
 
@@ -248,6 +251,21 @@ class LdapFront(protocol.Protocol):
 
     # -- for the service
 
+    @property
+    def account(self) -> str | None:
+        """The key of the account that the client is bound as, this very moment."""
+        return self._bound_as if self.session.state is State.BOUND else None
+
+    def revoke(self, reason: str) -> None:
+        """Nobody is bound as its account any more: tell the client, at a boundary, and close, its link too."""
+        if self._link:
+            self._link.taint()  # it serves nobody else
+        try:
+            self._perform(self.session.handle(session.Revoked(reason)))
+        except Exception as bug:  # noqa: BLE001 - it ends all the same, and so do the others
+            self.abort()
+            self._listener.log.error("bug", reason=driver.where(bug))  # noqa: TRY400 - the text may hold anything
+
     def stop(self) -> None:
         """Answer what is pending, take leave, close."""
         self._perform(self.session.handle(session.StopRequested()))
@@ -372,6 +390,11 @@ class LdapFront(protocol.Protocol):
 
     async def _log_in(self, login: driver.Login, message_id: int) -> None:
         ended = await login.play(self._when_drained)
+        cuts = self._listener.cuts
+        if cuts and ended.account is not None and cuts.since(login.began, ended.account):
+            if ended.link:
+                ended.link.close()
+            ended = await login.withdraw()
         self._login = None
         answer, accepted = ended.answer, ended.accepted and self.session.state is State.BINDING
         if accepted:
@@ -383,6 +406,7 @@ class LdapFront(protocol.Protocol):
         if ended.link and not accepted:
             ended.link.close()
         if accepted:
+            self._bound_as = ended.account
             self._disarm("bind")
         self._perform(self.session.handle(session.LoginEnded(accepted=accepted, answer=answer)))
         self._account()
