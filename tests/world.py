@@ -35,9 +35,11 @@ from ldapmfa.factors.hotp import base32
 from ldapmfa.factors.service import Allowed, Denied, Waiting
 from ldapmfa.factors.totp import Totp
 from ldapmfa.net.asking import Terms
+from ldapmfa.net.budget import Budget
+from ldapmfa.net.cuts import Cuts
 from ldapmfa.net.directory import Directory, DirectorySettings
 from ldapmfa.net.driver import Doorway, RefusedShapes
-from ldapmfa.net.ldap_front import Budget, LdapFront, Listener
+from ldapmfa.net.ldap_front import LdapFront, Listener
 from ldapmfa.net.link import Link, Server
 from ldapmfa.net.waiting import within
 from ldapmfa.store import Store
@@ -533,6 +535,7 @@ class World:
         self.clock = Clock()
         self.directory = ScriptedDirectory(self.settings, self.clock)
         self.clients = set()
+        self.cuts = Cuts(self.clock)
 
     async def open(self, **options):
         """Open the store, enrol alice and bob; everything else is there already."""
@@ -550,6 +553,7 @@ class World:
         same = {name: getattr(self, name) for name in ("rules", "policy", "settings", "owner", "others", "table", "terms")}
         other = World(self.path, **{**same, "deadline": self.deadline, **changes})
         other.clock = other.directory._reactor = self.clock
+        other.cuts = Cuts(self.clock)
         other.directory.passwords, other.directory.uuids = self.directory.passwords, self.directory.uuids
         other.store = await self._opened(Seal(self.path / "key", entropy=bytes))
         self.workers.append(other)
@@ -593,6 +597,7 @@ class World:
             log=self,
             clients=self.clients,
             started=self._keep,
+            cuts=self.cuts,
         )
         return self
 

@@ -137,9 +137,10 @@ class Application(Table):
     """The listeners, by name, through which its clients come; any if not given."""
     networks: _Networks = Field(None, examples=[["10.1.0.0/16"]])
     """The networks from which its clients connect, by their true address; any if not given."""
-    certificates: Annotated[tuple[Annotated[str, AfterValidator(_certificate)], ...], Field(min_length=1)] | None = (
-        Field(None, examples=[["dns:vpn.example.com"]])
-    )
+    certificates: Annotated[
+        Annotated[tuple[Annotated[str, AfterValidator(_certificate)], ...], Field(min_length=1)] | None,
+        checks.recognises_somebody,
+    ] = Field(None, examples=[["dns:vpn.example.com"]])
     """The TLS certificates that its clients show: "dns:NAME" (a subject alternative name), "subject:DN", or
     "sha256:FINGERPRINT". The listener needs client_ca_file. If not given, none need be shown."""
     factors: Annotated[_Factors, Field(min_length=1)] | None = Field(None, examples=[["duo", "totp"]])

@@ -178,6 +178,13 @@ def factor_exists(name: str, info: Any) -> None:
 
 
 @when_read
+def recognises_somebody(certificates: tuple[str, ...] | None, info: ValidationInfo) -> None:
+    """An application that covers everybody would leave nobody to those behind it, nor to the listener's settings."""
+    if certificates is None and all(info.data.get(key, ()) is None for key in ("listeners", "networks")):
+        raise ValueError("is missing, or listeners, or networks: say by what the application's clients are recognised")
+
+
+@when_read
 def goes_with_action(factors: tuple[str, ...], info: ValidationInfo) -> None:
     """A rule names factors only where it asks for some."""
     action = info.data.get("action")

@@ -281,6 +281,15 @@ class Limits(Table):
     """Seconds within which the rest of a begun message must arrive."""
     pending_logins: Annotated[Whole, Field(ge=1)] = 5_000
     """How many logins of a process may be undecided at once; further ones are answered busy."""
+    source_connections: Annotated[Whole, Field(ge=1)] = 2_500
+    """How many clients from one source (an IPv4 address, or an IPv6 network of 64 bits) may be connected at once."""
+    source_pending_logins: Annotated[Whole, Field(ge=1)] = 2_500
+    """How many logins from one source may be undecided at once."""
+    source_buffered_bytes: Annotated[Whole, Field(ge=1 << 20)] = 64 << 20
+    """How many bytes a process buffers for the clients of one source."""
+    gateways: tuple[Network, ...] = Field((), examples=[["10.1.2.10"]])
+    """Networks of programs through which many users come, such as a VPN gateway or a load balancer without PROXY
+    headers: no limit of a source is theirs."""
 
 
 class Service(Table):

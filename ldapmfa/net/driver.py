@@ -36,6 +36,7 @@ from ldapmfa.core.questions import (
     PasswordAnswer,
     Question,
     RecallName,
+    Refused,
     Remembered,
     Resolve,
     Reuse,
@@ -130,11 +131,12 @@ class Bind:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a login ended: the BindResponse to send, and with a success the link that is bound."""
+    """How a login ended: the BindResponse to send, and with a success the link that is bound, and the account's key."""
 
     accepted: bool
     answer: bytes
     link: Link | None = None
+    account: str | None = None
 
 
 def _kept(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -213,6 +215,11 @@ class Login:
             names=self._names,
         )
 
+    @property
+    def began(self) -> float:
+        """When the bind came, in the clock's seconds."""
+        return float(self._began)
+
     def abandon(self) -> None:
         """The client left: whatever was found out is of no use to anybody, but perhaps to who comes back."""
         self._close()
@@ -236,8 +243,16 @@ class Login:
             if self._recorded:
                 door.record(replace(self._recorded, total_ms=self._since(self._began)))
             link, self._link = self._link, None
-            return Ended(accepted=True, answer=verdict.answer, link=link)
+            return Ended(accepted=True, answer=verdict.answer, link=link, account=verdict.identity.key)
         self._close()  # clean or not: a spare link left behind would tell a right password from a wrong one (A23)
+        return await self._refuse(verdict)
+
+    async def withdraw(self) -> Ended:
+        """Refuse what `play` accepted: the account was cut off meanwhile. Whoever has the link closes it."""
+        return await self._refuse(Refused("blocked", detail="the account was cut off while the login was under way"))
+
+    async def _refuse(self, verdict: Refused) -> Ended:
+        door = self._door
         self._identity = verdict.identity or self._identity
         if self._identity and verdict.reason in _SPOILS:
             with suppress(StoreDown):  # what can't be read can't be used again
@@ -494,7 +509,7 @@ class Login:
 
 #: Refusals after which no earlier success of the account counts again: somebody may have been somebody else.
 _SPOILS: Final = frozenset(
-    {"wrong-code", "replayed-code", "locked", "denied", "fraud", "locked-at-service", "another-account"}
+    {"wrong-code", "replayed-code", "locked", "blocked", "denied", "fraud", "locked-at-service", "another-account"}
 )
 #: What an exception is called in the record; the first that fits.
 _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (

@@ -47,9 +47,11 @@ from ldapmfa.net.assembly import (
     session_rules,
     terms,
 )
+from ldapmfa.net.budget import Budget
+from ldapmfa.net.cuts import Cuts
 from ldapmfa.net.directory import Directory, DirectorySettings
 from ldapmfa.net.driver import Doorway, RefusedShapes, where
-from ldapmfa.net.ldap_front import Budget, Door, LdapFront, Listener
+from ldapmfa.net.ldap_front import Door, LdapFront, Listener
 from ldapmfa.net.link import Server
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
@@ -321,6 +323,7 @@ class LdapMfa(AsyncService):
         self._directories: dict[str, Directory] = {}
         self._services: dict[str, Guarded] = {}
         self._askings: set[Asking] = set()
+        self._cuts = Cuts(reactor)
 
     async def _begin(self) -> None:
         self._store = await open_store(self._config, migrate=False if self._taken else None)
@@ -347,7 +350,16 @@ class LdapMfa(AsyncService):
             }
         )
         self._services, self._askings = dict(doorway.services), doorway.askings
-        budget = Budget(config.limits.buffered_bytes, config.limits.connections, config.limits.pending_logins)
+        limits = config.limits
+        budget = Budget(
+            limits.buffered_bytes,
+            limits.connections,
+            limits.pending_logins,
+            source_octets=limits.source_buffered_bytes,
+            source_connections=limits.source_connections,
+            source_logins=limits.source_pending_logins,
+            gateways=limits.gateways,
+        )
         known = self._directories = directories(config, self._reactor)
         factories = [
             self._factory(listen, self._listener(listen, doorway, budget, known[listen.directory]))
@@ -388,6 +400,7 @@ class LdapMfa(AsyncService):
             bind_timeout=limits.bind_timeout,
             frame_timeout=limits.frame_timeout,
             clients=self._clients,
+            cuts=self._cuts,
             started=self._keep,
             doors=tuple(self._door(listen, application, doorway) for application in self._config.application),
         )

@@ -57,6 +57,10 @@ def test_defaults_are_those_of_the_design(file):
         "bind_timeout": 120,
         "frame_timeout": 30,
         "pending_logins": 5000,
+        "source_connections": 2500,
+        "source_pending_logins": 2500,
+        "source_buffered_bytes": 64 << 20,
+        "gateways": (),
     }
     assert config.service.workers == 1
     assert (config.log.format, config.log.level) == ("auto", "info")
