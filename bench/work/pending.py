@@ -100,8 +100,6 @@ def _proxy(site: Site, links: int) -> Iterator[tuple[Peer, Path]]:
         "limits": {
             "connections": 2 * PENDING,
             "pending_logins": 2 * PENDING,
-            "source_connections": 2 * PENDING,
-            "source_pending_logins": 2 * PENDING,
             "bind_timeout": 3600,
         },
     }
