@@ -157,6 +157,10 @@ class Operator:
         """What happened last, newest first."""
         return tuple(await self._store.events(limit=limit))
 
+    async def clear_caches(self) -> int:
+        """Have every process forget what it keeps of directories; gives how often that was done."""
+        return await self._store.clear_caches(self._change("caches-cleared", "*"))
+
     # -- below
 
     def _change(self, action: str, account: str, detail: str = "") -> AccountChanged:

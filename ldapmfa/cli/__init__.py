@@ -9,8 +9,10 @@ from __future__ import annotations
 import click
 
 from ldapmfa.cli.audit import audit
+from ldapmfa.cli.cache import cache
 from ldapmfa.cli.command import VERSION, Group
 from ldapmfa.cli.command import main as _main
+from ldapmfa.cli.explain import explain
 from ldapmfa.cli.factor import factor
 from ldapmfa.cli.install import check_config, completion, init, key
 from ldapmfa.cli.service import demo, run, worker
@@ -26,7 +28,7 @@ def root() -> None:
     """
 
 
-for _command in (init, check_config, run, worker, demo, user, factor, audit, key, completion):
+for _command in (init, check_config, run, worker, demo, user, factor, explain, audit, cache, key, completion):
     root.add_command(_command)
 
 

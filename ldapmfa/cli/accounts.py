@@ -15,11 +15,12 @@ import click
 from click.shell_completion import CompletionItem
 
 from ldapmfa.cli.command import Failed, given, load
-from ldapmfa.errors import ConfigError, DirectoryDown
+from ldapmfa.errors import DirectoryDown
 
 if TYPE_CHECKING:
     from ldapmfa.accounts import Accounts, Lookup, No
     from ldapmfa.config import Config
+    from ldapmfa.core.identity import Identity, NoOneAccount
     from ldapmfa.net.directory import Directory
 
 Value = TypeVar("Value")
@@ -159,8 +160,6 @@ def chosen_directory(config: Config, directory: str | None) -> str:
 
 def lookup_at(directory: Directory) -> Lookup | None:
     """Finds an account as the directory's service account, if it has one."""
-    from ldapmfa.core.identity import Identity, NoOneAccount, find_account  # noqa: PLC0415 - takes long
-
     settings = directory.settings
     if settings.service_dn is None:
         return None
@@ -169,18 +168,9 @@ def lookup_at(directory: Directory) -> Lookup | None:
 
     async def lookup(name: str) -> Identity | NoOneAccount:
         try:
-            link = await directory.service_link()
+            return await directory.find(name)
         except DirectoryDown as down:
             more = "`ldapmfa check-config --online` tries it step by step"
             raise Failed(3, f"{given().source}: {place}.service_account: {down}; {more}") from down
-        try:
-            capabilities = await directory.capabilities(link)
-        finally:
-            link.close()
-        base = settings.base_dn or next(iter(capabilities.naming_contexts), None)
-        if base is None:
-            raise ConfigError([f"{place}.base_dn: is needed, as the directory's rootDSE names no naming context"])
-        asking = find_account(capabilities, settings.identity_name, name, base)
-        return await directory.answer(asking)
 
     return lookup

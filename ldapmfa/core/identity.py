@@ -8,6 +8,7 @@ business.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
@@ -310,6 +311,21 @@ def sid_text(sid: bytes) -> str:
     return "-".join(map(str, ("S", sid[0], authority, *parts)))
 
 
+_SID: Final = re.compile(r"S-1-(0|[1-9][0-9]{0,14})((?:-(?:0|[1-9][0-9]{0,9})){0,15})", re.ASCII)
+
+
+def sid_octets(text: str) -> bytes:
+    """The SID that is written S-1-5-..., as `sid_text` writes it and in no other way. Raises ValueError."""
+    found = _SID.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text} is no SID, such as S-1-5-32-544")
+    authority, parts = int(found[1]), [int(part) for part in found[2].split("-")[1:]]
+    if authority >= 1 << 48 or any(part >= 1 << 32 for part in parts):
+        raise ValueError(f"{text} is no SID: a number in it is too large")
+    octets = (part.to_bytes(4, "little") for part in parts)
+    return bytes([1, len(parts)]) + authority.to_bytes(6, "big") + b"".join(octets)
+
+
 # -- the account that somebody names, for enrolment through a service account
 
 
@@ -323,38 +339,67 @@ class NoOneAccount:
 def find_account(capabilities: Capabilities, directory: str, name: str, base: str) -> Generator[
     Ask, Found | None, Identity | NoOneAccount
 ]:
-    """The one account that is called `name`: a DN, a userPrincipalName, or an account name."""
+    """The one account that is called `name`: a DN, a userPrincipalName, an account name, at AD behind a domain, too."""
     attributes: tuple[str, ...]
-    if capabilities.kind == "active-directory":
+    in_ad = capabilities.kind == "active-directory"
+    if in_ad:
         unique, attributes = "objectGUID", AD_ATTRIBUTES
     else:
         unique = _UNIQUE[capabilities.kind][0]
         attributes = (unique, "uid", "sAMAccountName", "userPrincipalName")
     where, scope, start = ldap.ANY_ENTRY, ldap.BASE, name
     if not _is_dn(name):
-        value, start, scope = name.encode(), base, ldap.SUBTREE
+        account, start, scope = name, base, ldap.SUBTREE
+        if in_ad and "@" not in name and "\\" in name:
+            domain, _, account = name.partition("\\")
+            if dn.prepare(domain) not in (yield from _domain_names()):
+                return NoOneAccount(())
         named = ("userPrincipalName",) if "@" in name else ("sAMAccountName", "uid")
-        if capabilities.kind == "active-directory":
+        if in_ad:
             named = named[:1]  # uid is an ordinary attribute there
-        where = ldap.any_of(*(ldap.equals(attribute, value) for attribute in named))
+        where = ldap.any_of(*(ldap.equals(attribute, account.encode()) for attribute in named))
     found = yield Ask(ldap.search_request(start.encode(), attributes, scope=scope, where=where, most=10), on="service")
     if found is None or found.result.code not in (ldap.SUCCESS, ldap.NO_SUCH_OBJECT, ldap.SIZE_LIMIT_EXCEEDED):
         raise CannotIdentify(f"the search for {name} was answered with {_code(found)}")
-    entries = [entry for entry in found.entries if capabilities.kind != "active-directory" or _is_user(entry)]
+    entries = [entry for entry in found.entries if not in_ad or _is_user(entry)]
     if len(entries) != 1 or found.result.code == ldap.SIZE_LIMIT_EXCEEDED:
         return NoOneAccount(tuple(entry.dn for entry in entries))
     entry = entries[0]
     ids = entry.attributes.get(unique.lower(), ())
     if len(ids) != 1:
         raise CannotIdentify(f"the entry {entry.dn} shows no {unique} to the service account")
-    if capabilities.kind == "active-directory":
-        identity = f"guid:{ids[0].hex()}"
-        accounts = entry.text("sAMAccountName")
-    else:
-        identity = _UNIQUE[capabilities.kind][1] + ids[0].decode(errors="replace").lower()
-        accounts = entry.text("uid") or entry.text("sAMAccountName")
-    upn = entry.text("userPrincipalName")
-    return Identity(directory, identity, entry.dn, accounts, upn[0] if len(upn) == 1 else None)
+    upns = entry.text("userPrincipalName")
+    upn = upns[0] if len(upns) == 1 else None
+    if in_ad:
+        groups = yield Ask(ldap.search_request(entry.dn.encode(), ("tokenGroups",)), on="service")
+        sids = groups.entries[0].attributes["tokengroups"] if groups and _shows(groups, "tokenGroups") else ()
+        names = entry.text("sAMAccountName")
+        return Identity(directory, f"guid:{ids[0].hex()}", entry.dn, names, upn, sids=sids, flags=_flags(entry))
+    identity = _UNIQUE[capabilities.kind][1] + ids[0].decode(errors="replace").lower()
+    return Identity(directory, identity, entry.dn, entry.text("uid") or entry.text("sAMAccountName"), upn)
+
+
+def is_taken_alike(capabilities: Capabilities, name: str) -> bool:
+    """Whether a bind takes `name` for whom `find_account` finds by it.
+
+    Not so an account name alone: Active Directory may take it for somebody's displayName ([MS-ADTS] 5.1.1.1.1).
+    """
+    return _is_dn(name) or (capabilities.kind == "active-directory" and ("@" in name) != ("\\" in name))
+
+
+def _domain_names() -> Generator[Ask, Found | None, set[str]]:
+    """What the domain behind the service account's link calls itself: its NetBIOS and its DNS name, prepared."""
+    attributes = ("defaultNamingContext", "configurationNamingContext")
+    root = _single((yield Ask(ldap.search_request(b"", attributes), on="service")), "the rootDSE")
+    domain, configuration = (root.attributes.get(name.lower(), ()) for name in attributes)
+    if len(domain) != 1 or len(configuration) != 1:
+        raise CannotIdentify("the rootDSE does not name the domain and its configuration")
+    partitions = b"CN=Partitions," + configuration[0]
+    names = ("nETBIOSName", "dnsRoot")
+    where = ldap.equals("nCName", domain[0])
+    found = yield Ask(ldap.search_request(partitions, names, scope=ldap.SUBTREE, where=where, most=2), on="service")
+    entry = _single(found, "the domain's own name")
+    return {dn.prepare(value) for name in names for value in entry.text(name)}
 
 
 def _is_dn(name: str) -> bool:

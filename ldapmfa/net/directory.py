@@ -1,16 +1,15 @@
 """The side that faces the directory: connect, bind, identify, failover.
 
 Promised here: a bind starts on a quiet link, and whatever is not success closes it (A50); who was bound is what the
-directory says on that link. Not in here: what one connection does (`link`), and how it comes to serve another login
-(`spare`).
+directory says on that link; nothing of a group is kept for longer than is configured. Not in here: what one connection
+does (`link`), and how it comes to serve another login (`spare`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,6 +17,7 @@ from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.internet.protocol import Factory
 
+from ldapmfa.core.groups import Mark, find_groups
 from ldapmfa.core.identity import (
     ROOT_DSE_ATTRIBUTES,
     Ask,
@@ -26,13 +26,17 @@ from ldapmfa.core.identity import (
     Found,
     Identity,
     Kind,
+    NoOneAccount,
     Unidentified,
+    find_account,
     identify,
+    is_taken_alike,
     read_capabilities,
 )
 from ldapmfa.core.questions import PasswordAnswer
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import DirectoryDown
+from ldapmfa.net.keeping import Kept
 from ldapmfa.net.link import Link, LinkLost, Server, read_result, why
 from ldapmfa.net.spare import Spares
 from ldapmfa.net.tls import client_context, over_tls
@@ -54,7 +58,7 @@ class DirectorySettings:
     """One directory, as the configuration describes it. Times in seconds.
 
     `spare_links` at most wait, for `spare_seconds`, to serve another login; `pending_links` at most stay bound while an
-    approval is pending.
+    approval is pending. What is known of groups counts for `group_seconds` (0: it is asked each time).
     """
 
     name: str
@@ -73,6 +77,7 @@ class DirectorySettings:
     spare_links: int = 0
     spare_seconds: float = 30.0
     pending_links: int = 200
+    group_seconds: float = 60.0
 
 
 class Directory:
@@ -87,7 +92,11 @@ class Directory:
         self._capabilities: dict[Server, Capabilities] = {}
         self._spares = Spares(reactor, settings.spare_links, settings.spare_seconds)
         self._connecting = asyncio.Semaphore(_CONNECTING)
-        self._kept: OrderedDict[bytes, tuple[Found, float]] = OrderedDict()
+        self._kept: Kept[bytes, Found] = Kept()
+        self._marks: Kept[str, Mark] = Kept()
+        self._memberships: Kept[tuple[Identity, tuple[str, ...]], frozenset[Mark]] = Kept()
+        self._clearing: int | None = None  # at which clearing of the caches it has forgotten
+        self._forgotten = 0
         self.pending = 0  #: links that stay bound while their client's approval is pending
 
     # -- links
@@ -229,22 +238,83 @@ class Directory:
         asking = identify(await self.capabilities(link), self.settings.identity_name)
         return await self.answer(asking, link, (name, password) if password else None)
 
-    async def groups(self, link: Link, identity: Identity, groups: tuple[str, ...]) -> frozenset[str]:
-        """In which of `groups` (DNs or SIDs, as rules write them) the account that `link` has bound is."""
-        raise NotImplementedError
+    async def groups(self, link: Link | None, identity: Identity, groups: tuple[str, ...]) -> frozenset[str]:
+        """In which of `groups` (DNs or SIDs, as rules write them) the account that `link` has bound is.
+
+        Without a link, as the service account sees it. Raises CannotIdentify if that can't be found out, DirectoryDown.
+        """
+        asked = link or await self.service_link()
+        try:
+            capabilities = await self.capabilities(asked)
+        except BaseException:
+            if asked is not link:
+                asked.close()
+            raise
+        began, forgotten = self._reactor.seconds(), self._forgotten
+        known = {group: mark for group in groups if (mark := self._marks.recall(group, began)) is not None}
+        who = replace(identity, sids=(), flags=frozenset(), phone=None), groups
+        own = self._memberships.recall(who, began)
+        base = self.settings.base_dn
+        asking = find_groups(capabilities, identity, groups, base=base, bound=link is not None, known=known, own=own)
+        placed = await self.answer(asking, link, service=None if link else asked)
+        until = began + self.settings.group_seconds
+        if self.settings.group_seconds and forgotten == self._forgotten:
+            for group in placed.marks.keys() - known.keys():
+                self._marks.keep(group, placed.marks[group], until, _KEPT)
+            if own is None and capabilities.kind != "active-directory":
+                self._memberships.keep(who, placed.own, until, _KEPT)
+        return placed.groups
+
+    def forget(self) -> None:
+        """Let nothing count any more that was found out before."""
+        self._forgotten += 1
+        self._kept.clear()
+        self._marks.clear()
+        self._memberships.clear()
+
+    def forget_before(self, clearing: int) -> None:
+        """Forget what was found out before the caches were cleared for the `clearing`-th time."""
+        if clearing != self._clearing:
+            self.forget()
+            self._clearing = clearing
 
     async def resolve(self, name: str) -> Identity | None:
-        """The one account that is called `name`, as the service account sees it; None where that can't be said."""
-        raise NotImplementedError
+        """The one account as which a bind takes `name`, as the service account sees it; None where that can't be said.
+
+        Raises CannotIdentify, DirectoryDown.
+        """
+        if self.settings.service_dn is None or self.settings.service_password is None:
+            return None
+        found = await self.find(name, as_bind=True)
+        return found if isinstance(found, Identity) else None
+
+    async def find(self, name: str, *, as_bind: bool = False) -> Identity | NoOneAccount:
+        """The one account that is called `name`, as the service account sees it; `as_bind`: as which a bind takes it.
+
+        Raises CannotIdentify, DirectoryDown.
+        """
+        service = await self.service_link()
+        try:
+            capabilities = await self.capabilities(service)
+            base = self.settings.base_dn or next(iter(capabilities.naming_contexts), None)
+            if base is None:
+                raise CannotIdentify("base_dn is needed, as the directory's rootDSE names no naming context")
+            if as_bind and not is_taken_alike(capabilities, name):
+                return NoOneAccount(())
+            asking = find_account(capabilities, self.settings.identity_name, name, base)
+            return await self.answer(asking, service=service)
+        finally:
+            service.close()
 
     async def answer(
         self,
         asking: Generator[Ask, Found | None, Answer],
         link: Link | None = None,
         credentials: tuple[bytes, Secret] | None = None,
+        service: Link | None = None,
     ) -> Answer:
         """Carry the look-ups of `asking`; links other than `link` are opened when needed and closed at the end."""
-        opened: dict[str, Link] = {}
+        opened: dict[str, Link] = {"service": service} if service else {}
         shown: tuple[bytes, Found] | None = None
         try:
             ask = next(asking)
@@ -266,21 +336,14 @@ class Directory:
         except StopIteration as stop:
             result: Answer = stop.value
             if shown and isinstance(result, Identity):
-                self._keep(*shown)
+                self._kept.keep(*shown, self._reactor.seconds() + _KEPT_SECONDS, _KEPT)
             return result
         finally:
             for other in opened.values():
                 other.close()
 
     def _recall(self, ask: Ask) -> Found | None:
-        found, until = self._kept.get(ask.operation, (None, 0.0)) if ask.of_itself else (None, 0.0)
-        return found if until > self._reactor.seconds() else None
-
-    def _keep(self, operation: bytes, found: Found) -> None:
-        self._kept[operation] = found, self._reactor.seconds() + _KEPT_SECONDS
-        self._kept.move_to_end(operation)
-        if len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
+        return self._kept.recall(ask.operation, self._reactor.seconds()) if ask.of_itself else None
 
     async def service_link(self) -> Link:
         """A link bound as the service account. Raises DirectoryDown where none is configured."""

@@ -193,6 +193,7 @@ class Login:
         self._link = link
         self._password: Secret | None = None  # from the directory's yes until it is known whom that bound
         self._identity: Identity | None = None
+        self._resolved = False  # nobody was bound: a service account says who is meant
         self._began = doorway.clock.seconds()
         self._directory_took = 0.0
         self._factor_took = 0.0
@@ -303,6 +304,7 @@ class Login:
             case Identify():
                 return await self._identify()
             case Resolve(name):
+                self._resolved = True
                 return await self._timed_directory(self._directory.resolve(name))
             case FindGroups(identity, groups):
                 return await self._find_groups(identity, groups)
@@ -353,8 +355,9 @@ class Login:
         return barred is None
 
     async def _find_groups(self, identity: Identity, groups: tuple[str, ...]) -> frozenset[str]:
-        if self._link is None:
+        if self._link is None and not self._resolved:
             raise DirectoryDown("the link that was bound is gone")
+        self._directory.forget_before(await self._door.store.caches_cleared())
         return await self._timed_directory(self._directory.groups(self._link, identity, groups))
 
     async def _timed_directory(self, work: Awaitable[Value]) -> Value:

@@ -79,6 +79,7 @@ PENDING_SECONDS: Final = 7 * 86400.0
 #: Alembic keeps the migration it runs in module globals: one at a time.
 _OPENING: Final = threading.Lock()
 _CANARY: Final = "meta/canary"
+_CLEARINGS: Final = "caches-cleared"
 
 
 class Store(Listings, Prompts):
@@ -410,6 +411,26 @@ class Store(Listings, Prompts):
 
         return await self._writer.write(work)
 
+    # -- what processes keep of the directory
+
+    async def clear_caches(self, change: AccountChanged) -> int:
+        """Have every process forget what it keeps of directories; gives how often that was done."""
+
+        def work(call: Call) -> int:
+            count = _count(call.read(statements.ABOUT, name=_CLEARINGS)) + 1
+            call.write(statements.SET_ABOUT, name=_CLEARINGS, value=str(count).encode())
+            call.later(statements.ADD_CHANGE, **fields(change))
+            return count
+
+        return await self._writer.write(work)
+
+    async def caches_cleared(self) -> int:
+        """How often the caches were cleared: what was kept at another number counts no more."""
+        try:
+            return _count(await self._database.read(statements.ABOUT, name=_CLEARINGS))
+        except BROKEN as error:
+            raise down(error) from error
+
     # -- below the verbs
 
     async def _change(self, statement: Any, change: AccountChanged, *more: Any) -> int:
@@ -582,6 +603,10 @@ def _split(rows: Sequence[Sequence[Any]]) -> tuple[Known, bool, list[Sequence[An
     waits, first = rows[0][7:9]
     own = [] if first is None else [row[8:] for row in rows]
     return _known(rows), bool(waits), own
+
+
+def _count(rows: Sequence[Sequence[Any]]) -> int:
+    return int(rows[0][0]) if rows else 0
 
 
 def _columns(form: Pending) -> dict[str, str]:

@@ -259,7 +259,8 @@ CHANGES: Final = Table(
     Column("detail", Text, nullable=False),
 )
 
-#: What the store knows about itself; now a sealed canary that shows whether the key file is the right one.
+#: What the store knows about itself: a sealed canary that shows whether the key file is the right one, and how often
+#: the caches of all processes were cleared.
 META: Final = Table(
     "meta",
     METADATA,

@@ -37,6 +37,7 @@ from ldapmfa.store.schema import (
     FACTORS,
     FORMS,
     LOGINS,
+    META,
     NAMES,
     PENDING,
     PROMPT_TIMES,
@@ -278,3 +279,7 @@ USE_BYPASS: Final = Statement(
     )
     .values(uses=BYPASSES.c.uses - literal_column("1"))
 )
+
+#: What the store knows about itself under one name.
+ABOUT: Final = Statement(select(META.c.value).where(META.c.name == bindparam("name")))
+SET_ABOUT: Final = Statement(_replacing(META))

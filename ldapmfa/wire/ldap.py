@@ -536,6 +536,11 @@ def equals(attribute: str, value: bytes) -> bytes:
     return ber.tlv(0xA3, ber.tlv(ber.OCTET_STRING, attribute.encode()), ber.tlv(ber.OCTET_STRING, value))
 
 
+def present(attribute: str) -> bytes:
+    """The filter (attribute=*)."""
+    return ber.tlv(0x87, attribute.encode())
+
+
 def any_of(*filters: bytes) -> bytes:
     """The filter (|(...)(...))."""
     return ber.tlv(0xA1, *filters)

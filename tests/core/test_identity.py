@@ -22,7 +22,9 @@ from ldapmfa.core.identity import (
     Unidentified,
     find_account,
     identify,
+    is_taken_alike,
     read_capabilities,
+    sid_octets,
     sid_text,
 )
 from ldapmfa.wire import ldap
@@ -381,6 +383,9 @@ def sought(capabilities, name, where, attributes):
     return Procedure(find_account(capabilities, "main", name, "dc=x")) << Ask(asked, "service")
 
 
+ADMINS = bytes([1, 2, 0, 0, 0, 0, 0, 5, 32, 0, 0, 0, 32, 2, 0, 0])
+ASK_ITS_GROUPS = Ask(ldap.search_request(ANN.dn.encode(), ("tokenGroups",)), "service")
+GROUPS = found(Entry(ANN.dn, {"tokengroups": (GROUP, ADMINS)}))
 PERSON_ATTRIBUTES = ("entryUUID", "uid", "sAMAccountName", "userPrincipalName")
 
 
@@ -388,11 +393,97 @@ def test_an_account_is_found_in_active_directory():
     by_name = ldap.any_of(ldap.equals("sAMAccountName", b"ann"))
     by_upn = ldap.any_of(ldap.equals("userPrincipalName", b"ann@example.test"))
     contact = entry_with(ANN, sAMAccountType=None)
-    assert sought(AD, "ann", by_name, AD_ATTRIBUTES) >> found(ANN) << ANN_FOUND
-    assert sought(AD, "ann", by_name, AD_ATTRIBUTES) >> found(contact, ANN) << ANN_FOUND
-    assert sought(AD, "ann@example.test", by_upn, AD_ATTRIBUTES) >> found(ANN) << ANN_FOUND
+    assert sought(AD, "ann", by_name, AD_ATTRIBUTES) >> found(ANN) << ASK_ITS_GROUPS >> GROUPS << ANN_FOUND
+    assert sought(AD, "ann", by_name, AD_ATTRIBUTES) >> found(contact, ANN) << ASK_ITS_GROUPS >> GROUPS << ANN_FOUND
+    assert sought(AD, "ann@example.test", by_upn, AD_ATTRIBUTES) >> found(ANN) << ASK_ITS_GROUPS >> GROUPS << ANN_FOUND
     asked = Ask(ldap.search_request(b"cn=ann,dc=x", AD_ATTRIBUTES, scope=0, most=10), "service")
-    assert Procedure(find_account(AD, "main", "cn=ann,dc=x", "dc=x")) << asked >> found(ANN) << ANN_FOUND
+    play = Procedure(find_account(AD, "main", "cn=ann,dc=x", "dc=x")) << asked >> found(ANN)
+    assert play << ASK_ITS_GROUPS >> GROUPS << ANN_FOUND
+
+
+@pytest.mark.parametrize(
+    ("answer", "sids"),
+    [(found(Entry(ANN.dn, {"tokengroups": (GROUP, ADMINS)})), (GROUP, ADMINS)), (found(), ()), (found(Entry(ANN.dn, {})), ()), (None, ()), (found(code=50), ())],
+)
+def test_an_account_that_is_found_has_its_groups_and_flags(answer, sids):
+    """As far as the service account is shown them."""
+    asking = find_account(AD, "main", ANN.dn, "dc=x")
+    next(asking)
+    assert asking.send(found(entry_with(ANN, userAccountControl=(b"66048",)))) == ASK_ITS_GROUPS
+    with pytest.raises(StopIteration) as end:
+        asking.send(answer)
+    assert end.value.value.sids == sids
+    assert end.value.value.flags == {"password-never-expires"}
+
+
+ROOT_NAMES = Ask(ldap.search_request(b"", ("defaultNamingContext", "configurationNamingContext")), "service")
+NAMES_OF_ROOT = found(Entry("", {"defaultnamingcontext": (b"dc=x",), "configurationnamingcontext": (b"cn=c,dc=x",)}))
+ASK_DOMAIN = Ask(
+    ldap.search_request(b"CN=Partitions,cn=c,dc=x", ("nETBIOSName", "dnsRoot"), scope=2, where=ldap.equals("nCName", b"dc=x"), most=2),
+    "service",
+)
+DOMAIN = Entry("CN=X,CN=Partitions,cn=c,dc=x", {"netbiosname": (b"EXAMPLE",), "dnsroot": (b"example.test",)})
+
+
+def with_domain(name):
+    return Procedure(find_account(AD, "main", name, "dc=x")) << ROOT_NAMES >> NAMES_OF_ROOT << ASK_DOMAIN >> found(DOMAIN)
+
+
+@pytest.mark.parametrize("domain", ["EXAMPLE", "example", "example.test", "Example.TEST"])
+def test_an_account_is_found_behind_its_domain(domain):
+    asked = ldap.search_request(b"dc=x", AD_ATTRIBUTES, scope=2, where=ldap.any_of(ldap.equals("sAMAccountName", b"ann")), most=10)
+    assert with_domain(f"{domain}\\ann") << Ask(asked, "service") >> found(ANN) << ASK_ITS_GROUPS >> GROUPS << ANN_FOUND
+
+
+@pytest.mark.parametrize("name", ["OTHER\\ann", "\\ann", "EXAMPL\\ann", "*\\ann", "EXAMPLE.TES\\ann"])
+def test_another_domain_has_no_account_here(name):
+    assert with_domain(name) << NoOneAccount(())
+
+
+def test_a_domain_that_does_not_say_what_it_is_called_is_broken():
+    play = lambda: Procedure(find_account(AD, "main", "EXAMPLE\\ann", "dc=x")) << ROOT_NAMES  # noqa: E731
+    for answer in (NONE, found(), found(Entry("", {})), found(Entry("", {"defaultnamingcontext": (b"dc=x",)}))):
+        assert play() >> answer << CannotIdentify
+    for answer in (NONE, found(), found(code=32), found(DOMAIN, DOMAIN)):
+        assert play() >> NAMES_OF_ROOT << ASK_DOMAIN >> answer << CannotIdentify
+
+
+def test_where_a_name_has_both_signs_it_is_a_upn():
+    """As Active Directory tries it first: [MS-ADTS] 5.1.1.1.1."""
+    name = "EXAMPLE\\ann@x"
+    assert sought(AD, name, ldap.any_of(ldap.equals("userPrincipalName", name.encode())), AD_ATTRIBUTES) >> found() << NoOneAccount(())
+
+
+def test_a_bind_takes_some_names_alike():
+    assert [name for name in NAMES if is_taken_alike(AD, name)] == ["cn=ann,dc=x", "ann@example.test", "EXAMPLE\\ann"]
+    assert [name for name in NAMES if is_taken_alike(OPENLDAP, name)] == ["cn=ann,dc=x"]
+
+
+NAMES = ["cn=ann,dc=x", "ann@example.test", "EXAMPLE\\ann", "ann", SID_TEXT, f"<SID={SID_TEXT}>", "example.test/Users/Ann", "{0123}", "EXAMPLE\\ann@x", ""]
+
+
+# -- SIDs as text
+
+
+@pytest.mark.parametrize("text", ["S-1-5-7", "S-1-1", "S-1-5-32-544", SID_TEXT, "S-1-281474976710655-4294967295", "S-1-0-0" + "-1" * 14])
+def test_a_sid_is_read_as_it_is_written(text):
+    assert sid_text(sid_octets(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "S", "S-1", "S-1-", "s-1-5-7", "S-2-5-7", "S-1-5-", "S-1-5-07", "S-1-05-7", "S-1-5--7", "S-1-5-7-", " S-1-5-7", "S-1-5-7\n", "S-1-5-4294967296", "S-1-281474976710656-1", "S-1-5-0x20", "S-1-5-٣", "S-1-0" + "-1" * 16, "cn=x"],
+)
+def test_a_text_that_is_no_sid_is_none(text):
+    with pytest.raises(ValueError, match="is no SID"):
+        sid_octets(text)
+
+
+@FAST
+@given(st.integers(0, (1 << 48) - 1), st.lists(st.integers(0, (1 << 32) - 1), max_size=15))
+def test_sids_and_their_texts_are_the_same(authority, parts):
+    octets = bytes([1, len(parts)]) + authority.to_bytes(6, "big") + b"".join(part.to_bytes(4, "little") for part in parts)
+    assert sid_octets(sid_text(octets)) == octets
 
 
 def test_an_account_is_found_elsewhere():

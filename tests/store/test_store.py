@@ -809,3 +809,22 @@ class TestBroken:
         for verb in (store.admit(odd, world.success(), []), world.verify(store, "000000", odd), store.status(odd)):
             with pytest.raises(StoreDown):
                 await verb
+
+
+async def test_clearing_caches_is_counted_for_every_process_and_recorded(world):
+    one, two = await world.open(), await world.open()
+    assert await two.caches_cleared() == 0
+    for number in (1, 2, 11):
+        while await one.clear_caches(world.change("*", "caches-cleared")) < number:
+            pass
+        assert await two.caches_cleared() == await one.caches_cleared() == number
+    assert [(event.action, event.account) for event in await two.events()] == [("caches-cleared", "*")] * 11
+    await one.close()
+    with pytest.raises(StoreDown):
+        await one.caches_cleared()
+
+
+async def test_caches_cleared_by_two_at_once_are_cleared_twice(world):
+    one, two = await world.open(), await world.open()
+    change = world.change("*", "caches-cleared")
+    assert sorted(await asyncio.gather(*(store.clear_caches(change) for store in (one, two) * 3))) == [1, 2, 3, 4, 5, 6]

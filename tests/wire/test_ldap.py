@@ -532,7 +532,8 @@ def test_controls_are_carried_along():
 
 
 def test_a_search_of_ours_is_read_by_others():
-    where = ldap.all_of(ldap.any_of(ldap.equals("cn", b"a*)(uid=\0"), ldap.equals("uid", b"b")), ldap.ANY_ENTRY)
+    either_or = ldap.any_of(ldap.equals("cn", b"a*)(uid=\0"), ldap.equals("uid", b"b"))
+    where = ldap.all_of(either_or, ldap.ANY_ENTRY, ldap.present("member"))
     octets = ldap.message(
         7, ldap.search_request(b"dc=x", ("cn", "uid"), scope=ldap.SUBTREE, where=where, most=10)
     )
@@ -548,13 +549,14 @@ def test_a_search_of_ours_is_read_by_others():
     assert (request.scope, request.derefAliases, request.sizeLimit, request.timeLimit) == (2, 0, 10, 0)
     assert not request.typesOnly
     assert request.attributes == [b"cn", b"uid"]
-    either, present = request.filter
+    either, present, members = request.filter
     assert (type(request.filter), type(either)) == (pureldap.LDAPFilter_and, pureldap.LDAPFilter_or)
     assert [(one.attributeDesc.value, one.assertionValue.value) for one in either] == [
         (b"cn", b"a*)(uid=\0"),
         (b"uid", b"b"),
     ]
     assert present == pureldap.LDAPFilterMatchAll
+    assert members == pureldap.LDAPFilter_present("member")
 
 
 @FAST
