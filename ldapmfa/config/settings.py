@@ -166,6 +166,9 @@ class Directory(Table):
     pending_links: Annotated[Whole, Field(ge=0)] = 200
     """How many connections may stay open while their client's approval is pending; of further logins they are given up,
     and the password is verified once more when the approval is there. Each process has as many."""
+    group_seconds: Annotated[Number, Field(ge=0, le=86400)] = 60
+    """Seconds for which it is remembered in which groups an account is, or what a group's SID is; where Active
+    Directory's groups are named by SID, nothing is remembered. `ldapmfa cache clear` forgets it everywhere."""
     kind: Literal["auto", "active-directory", "openldap", "389-ds"] = "auto"
     """Which product it is; auto asks the directory itself."""
     identity_name: IdentityName = Field("", examples=["corp"])

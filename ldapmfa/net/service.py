@@ -182,6 +182,7 @@ def directory_settings(name: str, table: DirectoryTable) -> DirectorySettings:
         spare_links=table.spare_links,
         spare_seconds=table.spare_seconds,
         pending_links=table.pending_links,
+        group_seconds=table.group_seconds,
     )
 
 
