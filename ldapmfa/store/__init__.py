@@ -5,8 +5,9 @@ success, durable before it is reported; wrong codes count per account, whichever
 they come by; secrets lie sealed and bound to their row. Whatever fails is StoreDown, and then nothing was accepted.
 
 Not in here: whether a code is right (`ldapmfa.factors`), who may change what (`ldapmfa.accounts`), the tables
-(`schema`), what is asked of them (`statements`, `listings`), questions to owners (`prompts`),
-connections and threads (`database`), how calls share a transaction (`writer`).
+(`schema`), what is asked of them (`statements`, `listings`), questions to owners (`prompts`), blocks
+(`blocks`), what people are to be told (`notices`), connections and threads (`database`), how calls share a transaction
+(`writer`).
 """
 
 from __future__ import annotations
@@ -30,20 +31,26 @@ from ldapmfa.core.throttle import Failures, Limit
 from ldapmfa.errors import ConfigError, FactorDown
 from ldapmfa.factors import Credential, Match, NewCredential
 from ldapmfa.store import database, statements
+from ldapmfa.store.blocks import FOREVER, Blocks, Cut
 from ldapmfa.store.database import Database
 from ldapmfa.store.listings import Listings
-from ldapmfa.store.prompts import Begun, Grant, Place, Prompts
+from ldapmfa.store.notices import Notice
+from ldapmfa.store.prompts import Begun, Grant, Place
 from ldapmfa.store.rows import (
     AccountRow,
+    Block,
+    Bypass,
     FactorRow,
     Held,
     Known,
     Pending,
     PendingRow,
+    RememberedRow,
     Status,
     fields,
     held,
     held_factors,
+    known_of,
     plain,
     row_name,
 )
@@ -61,15 +68,21 @@ if TYPE_CHECKING:
     from ldapmfa.store.seal import Seal
 
 __all__ = [
+    "FOREVER",
     "AccountRow",
     "Begun",
+    "Block",
+    "Bypass",
     "CodeAnswer",
+    "Cut",
     "FactorRow",
     "Grant",
+    "Notice",
     "Pending",
     "PendingRow",
     "Place",
     "Recall",
+    "RememberedRow",
     "Status",
     "Store",
 ]
@@ -81,7 +94,7 @@ _OPENING: Final = threading.Lock()
 _CANARY: Final = "meta/canary"
 
 
-class Store(Listings, Prompts):
+class Store(Listings, Blocks):
     """The state of one installation; made by `open`. Every verb raises StoreDown if the database fails."""
 
     def __init__(
@@ -473,7 +486,7 @@ class Store(Listings, Prompts):
         """What is kept of the account, when it is as the directory has it today; locked against other processes."""
         rows = call.read(statements.ACCOUNT, account_key=identity.key)
         self._renew(call, rows, identity, now)
-        return _known(rows)
+        return known_of(rows)
 
     def _renew(self, call: Call, rows: Sequence[Sequence[Any]], identity: Identity, now: float) -> bool:
         """Bring the account, of which `rows` was just read, up to date; False if it is."""
@@ -570,18 +583,13 @@ def _is_today(rows: Sequence[Sequence[Any]], identity: Identity) -> bool:
     return bool(rows) and tuple(rows[0][:3]) == _today(identity)
 
 
-def _known(rows: Sequence[Sequence[Any]]) -> Known:
-    """What the rows of ACCOUNT, or of ACCOUNT_AND_OWN, say of the account itself."""
-    return Known(Failures(*rows[0][3:6]), rows[0][6]) if rows else Known()
-
-
 def _split(rows: Sequence[Sequence[Any]]) -> tuple[Known, bool, list[Sequence[Any]]]:
     """Of the rows of ACCOUNT_AND_OWN the account, whether a factor waits, and the rows of the account's factors."""
     if not rows:
         return Known(), False, []
     waits, first = rows[0][7:9]
     own = [] if first is None else [row[8:] for row in rows]
-    return _known(rows), bool(waits), own
+    return known_of(rows), bool(waits), own
 
 
 def _columns(form: Pending) -> dict[str, str]:
