@@ -11,6 +11,7 @@ import click
 from ldapmfa.cli.audit import audit
 from ldapmfa.cli.command import VERSION, Group
 from ldapmfa.cli.command import main as _main
+from ldapmfa.cli.desk import remembered
 from ldapmfa.cli.factor import factor
 from ldapmfa.cli.install import check_config, completion, init, key
 from ldapmfa.cli.service import demo, run, worker
@@ -26,7 +27,7 @@ def root() -> None:
     """
 
 
-for _command in (init, check_config, run, worker, demo, user, factor, audit, key, completion):
+for _command in (init, check_config, run, worker, demo, user, remembered, factor, audit, key, completion):
     root.add_command(_command)
 
 

@@ -38,6 +38,24 @@ def on_accounts(work: Callable[[Accounts], Awaitable[Value]]) -> Value:
     return asyncio.run(go())
 
 
+def on_accounts_or_directory(directory: str | None, work: Callable[[Accounts], Awaitable[Value]]) -> Value:
+    """The same; an account that was never seen is looked up at the directory, where a service account can."""
+    config = load()
+    identity_name(config, directory)
+    known = config.every_directory
+    place = directory or ("default" if "default" in known or len(known) > 1 else next(iter(known)))
+    if place not in known or known[place].service_account is None:
+        return on_accounts(work)
+
+    async def go(reactor: Any) -> Value:
+        from ldapmfa.net import service  # noqa: PLC0415 - takes long
+
+        at = service.directories(config, reactor)[place]
+        return await with_accounts(config, known[place].identity_name, lookup_at(at), work)
+
+    return in_reactor(go)
+
+
 async def with_accounts(
     config: Config, directory: str, lookup: Lookup | None, work: Callable[[Accounts], Awaitable[Value]]
 ) -> Value:
@@ -107,7 +125,7 @@ def yes(found: Value | No) -> Value:
         lines += [f"  {name}" for name in found.names]
     if found.why == "already-enrolled":
         lines.append("--add enrols another one; `ldapmfa user unenrol` removes what there is")
-    raise Failed(2 if found.why == "bad-name" else 1, *lines)
+    raise Failed(2 if found.why in ("bad-name", "bad-phone", "no-reason") else 1, *lines)
 
 
 def completed(

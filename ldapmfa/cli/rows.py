@@ -5,6 +5,7 @@ Promised here: times are ISO 8601 in UTC as values, and as the reader's clock sh
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -13,29 +14,57 @@ from ldapmfa.audit import LoginEnded
 
 if TYPE_CHECKING:
     from ldapmfa.audit import AccountChanged
-    from ldapmfa.store import AccountRow, FactorRow, Pending, PendingRow
+    from ldapmfa.store import AccountRow, FactorRow, Pending, PendingRow, RememberedRow
 
 
 def moment(seconds: float | None) -> str | None:
-    """A time as ISO 8601 in UTC."""
-    return None if seconds is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    """A time as ISO 8601 in UTC; None for never."""
+    return None if seconds in (None, math.inf) else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def local(seconds: float | None, otherwise: str = "never") -> str:
     """A time as the reader's clock shows it."""
-    return otherwise if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    return otherwise if seconds in (None, math.inf) else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def account_value(row: AccountRow) -> dict[str, Any]:
     """An account."""
     times = {name: moment(getattr(row, name)) for name in ("locked_until", "first_seen", "last_login")}
-    return {**asdict(row), **times}
+    value = {**asdict(row), **times}
+    for name, time_in in (("blocked", "until"), ("bypass", "expires")):
+        if value[name]:
+            value[name][time_in] = moment(value[name][time_in])
+    return value
 
 
 def account_cells(row: AccountRow) -> tuple[str, ...]:
-    """An account, its factors, last login, lock and key."""
+    """An account, its factors, last login, state and key."""
     factors = ", ".join(row.factors) or "none"
-    return row.dn, factors, local(row.last_login), local(row.locked_until, ""), row.key
+    return row.dn, factors, local(row.last_login), ", ".join(states(row)), row.key
+
+
+def states(row: AccountRow) -> list[str]:
+    """What keeps an account from logging in, or lets it in without a factor."""
+    found = []
+    if row.blocked:
+        word, end = ("disabled", "enabled") if row.blocked.disabled else ("blocked", "unblocked")
+        found.append(f"{word} until {local(row.blocked.until, end)}")
+    if row.locked_until is not None:
+        found.append(f"locked until {local(row.locked_until)}")
+    if row.bypass:
+        found.append(f"bypass until {local(row.bypass.expires)}")
+    return found
+
+
+def remembered_value(row: RememberedRow) -> dict[str, Any]:
+    """A success that still counts."""
+    return {**asdict(row), "granted": moment(row.granted), "expires": moment(row.expires)}
+
+
+def remembered_cells(row: RememberedRow) -> tuple[str, ...]:
+    """A success that still counts: whose, where, as what, how often, until when."""
+    what = f"{row.reason} ({row.factor})" if row.factor else row.reason
+    return row.dn, row.application, row.client, what, str(row.uses), local(row.expires)
 
 
 def factor_value(row: FactorRow) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from click.shell_completion import CompletionItem
 
+from ldapmfa.audit import printable
 from ldapmfa.cli.accounts import (
     chosen_directory,
     completed,
@@ -80,7 +81,8 @@ def user() -> None:
 def list_users() -> None:
     """List accounts and pending enrolments.
 
-    Accounts are listed with their factors, locks and last logins, pending enrolments with when they expire.
+    Accounts are listed with their factors, last logins, locks, blocks and bypasses, pending enrolments with when they
+    expire.
     """
 
     async def work(accounts: Accounts) -> Overview:
@@ -90,7 +92,7 @@ def list_users() -> None:
 
     def show() -> None:
         if found.accounts:
-            table(("account", "factors", "last login", "locked until", "key"), map(account_cells, found.accounts))
+            table(("account", "factors", "last login", "state", "key"), map(account_cells, found.accounts))
         if found.pending:
             say("Pending: claimed by the account of that name, at its first right password with the right code.\n")
             table(("waits for", "factor", "label", "expires", "factor id"), map(pending_cells, found.pending))
@@ -107,7 +109,7 @@ def list_users() -> None:
 def show(name: str, directory: str | None) -> None:
     """Show all that is known of one account.
 
-    These are its names, factors and lock, what waits for it, and what happened last.
+    These are its names, factors, lock, block and bypass, what waits for it, and what happened last.
     """
     within = identity_name(load(), directory) if directory else None
 
@@ -136,6 +138,15 @@ def _show_details(found: Details) -> None:
         say(f"  locked until       {local(account.locked_until, 'not locked')}")
         say(f"  wrong codes        {account.wrong_codes} in a row")
         say(f"  asked by           {account.method or 'as the configuration says'}")
+        say(f"  phone              {account.phone or 'none'}")
+        blocked, bypass = account.blocked, account.bypass
+        if blocked:
+            end = "enabled" if blocked.disabled else "unblocked"
+            say(f"  blocked until      {local(blocked.until, end)}, by {blocked.by}: {printable(blocked.reason)}")
+        if bypass:
+            times = f"{bypass.uses} login{'s' if bypass.uses > 1 else ''}"
+            why = printable(bypass.reason)
+            say(f"  bypass             {times} until {local(bypass.expires)}, by {bypass.actor}: {why}")
     if found.factors:
         table(("factor", "label", "parameters", "created", "last used", "factor id"), map(factor_cells, found.factors))
     elif account:
