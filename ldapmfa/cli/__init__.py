@@ -13,6 +13,7 @@ from ldapmfa.cli.command import VERSION, Group
 from ldapmfa.cli.command import main as _main
 from ldapmfa.cli.desk import remembered
 from ldapmfa.cli.factor import factor
+from ldapmfa.cli.fraud import fraud
 from ldapmfa.cli.install import check_config, completion, init, key
 from ldapmfa.cli.service import demo, run, worker
 from ldapmfa.cli.user import user
@@ -27,7 +28,7 @@ def root() -> None:
     """
 
 
-for _command in (init, check_config, run, worker, demo, user, remembered, factor, audit, key, completion):
+for _command in (init, check_config, run, worker, demo, user, remembered, fraud, factor, audit, key, completion):
     root.add_command(_command)
 
 

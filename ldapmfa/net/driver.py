@@ -53,6 +53,7 @@ from ldapmfa.factors import CodeFactor, Credential, Match
 from ldapmfa.factors.breaker import Guarded
 from ldapmfa.net.asking import Asking, Inquiry, Terms
 from ldapmfa.net.directory import Directory
+from ldapmfa.net.fraud import Measures, Precaution
 from ldapmfa.net.link import Link
 from ldapmfa.net.waiting import Deadline, DeadlineExceeded, pause
 from ldapmfa.store import Store
@@ -144,7 +145,8 @@ def _kept(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 class Doorway:
     """What every login needs, the same for all of a listener. Times in seconds; `now` is seconds since the epoch.
 
-    `keep` runs what may outlive a login; `alarm` is told whom an outage let in.
+    `keep` runs what may outlive a login; `alarm` is told whom an outage let in; `measures` are taken when an owner
+    reports fraud.
     """
 
     store: Store
@@ -161,6 +163,7 @@ class Doorway:
     sharing: Counter[str] = field(default_factory=Counter)  #: how many binds share which prompt
     entropy: Callable[[int], bytes] = os.urandom
     alarm: Callable[[audit.LoginEnded], None] = lambda _event: None
+    measures: Measures = field(default_factory=Measures)
     refusal_floor: float = 0.25
     deadline: float = 30.0
 
@@ -208,6 +211,9 @@ class Login:
             askings=doorway.askings,
             sharing=doorway.sharing,
             names=self._names,
+            precaution=Precaution(
+                doorway.store, doorway.measures, clock=doorway.clock, now=doorway.now, keep=doorway.keep
+            ),
         )
 
     def abandon(self) -> None:

@@ -43,12 +43,15 @@ from ldapmfa.factors.service import Tools
 from ldapmfa.net.asking import CANCEL, Asking, Terms
 from ldapmfa.net.directory import Directory, DirectorySettings
 from ldapmfa.net.driver import Doorway, RefusedShapes, where
+from ldapmfa.net.fraud import Measures
 from ldapmfa.net.ldap_front import Budget, LdapFront, Listener
 from ldapmfa.net.link import Server
+from ldapmfa.net.notify import deliver, ways_of
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
 from ldapmfa.net.tls import over_tls, server_context
 from ldapmfa.net.waiting import pause
+from ldapmfa.net.watch import watch
 from ldapmfa.store import Store
 from ldapmfa.store.seal import Seal
 from ldapmfa.wire import dn, ldap
@@ -228,6 +231,10 @@ def _alarm(event: audit.LoginEnded) -> None:
     )
 
 
+def _critical(what: str, **fields: Any) -> None:
+    structlog.get_logger().critical(what, **fields)
+
+
 def policy(config: Config, services: Mapping[str, Guarded], listen: Listen | None = None) -> Policy:
     """Who needs no code, who is asked how at `listen`, and what becomes of those without a factor."""
     return Policy(
@@ -390,11 +397,16 @@ class LdapMfa(AsyncService):
                 "refused": RefusedShapes(self._reactor),
                 "keep": self._kept,
                 "alarm": _alarm,
+                "measures": Measures(config.fraud.block_days, config.fraud.ways, self._cut, _critical),
                 "refusal_floor": refusal_floor(config),
                 **self._options,
             }
         )
         self._services, self._askings = dict(doorway.services), doorway.askings
+        # from before anybody can log in: no block made since is missed
+        self._kept(watch(store, await store.last_cut(), self._cut, self._reactor))
+        if config.fraud.ways:
+            self._kept(deliver(store, ways_of(config.fraud), clock=self._reactor, now=time.time, log=self._log))
         budget = Budget(config.limits.buffered_bytes, config.limits.connections, config.limits.pending_logins)
         known = self._directories = directories(config, self._reactor)
         factories = [
@@ -454,6 +466,12 @@ class LdapMfa(AsyncService):
             factory = ProxyHeaderFactory(factory, listen.proxy_protocol_from, self._reactor, refused)
         factory.noisy = False
         return factory
+
+    def _cut(self, account: str) -> None:
+        """Nobody is to be logged in as this account any more."""
+        for asking in tuple(self._askings):
+            if asking.account == account:
+                asking.bar()
 
     async def _take_back(self) -> None:
         """Tell the services of those who are being asked that nobody waits any more."""

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from ldapmfa.store.writer import Call
 
-#: How many notices are taken at once.
-_MOST: Final = 20
+#: How many notices are taken at once: all must be delivered within one lease.
+_MOST: Final = 3
 _DUE: Final = Statement(
     select(NOTICES.c.id, NOTICES.c.at, NOTICES.c.way, NOTICES.c.body, NOTICES.c.tries, NOTICES.c.due)
     .where(NOTICES.c.due <= bindparam("now"))
