@@ -9,15 +9,17 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from ldapmfa.audit import printable
-from ldapmfa.cli.accounts import identity_name, on_accounts, on_accounts_or_directory, yes
+from ldapmfa.cli.accounts import chosen_directory, identity_name, on_accounts, on_accounts_or_directory, yes
 from ldapmfa.cli.command import Failed, Group, actor, answer, load, say, table
 from ldapmfa.cli.rows import local, moment, remembered_cells, remembered_value
-from ldapmfa.cli.user import complete_name, user
+from ldapmfa.cli.user import complete_name, enrolled, user
 
 if TYPE_CHECKING:
     from ldapmfa.accounts import Accounts, Admin, No, Operator
+    from ldapmfa.config import Config
     from ldapmfa.store import AccountRow, RememberedRow
 
 Value = TypeVar("Value")
@@ -204,6 +206,88 @@ def set_phone(*, name: str, number: str | None, forget: bool, directory: str | N
     key, kept = _as_admin(directory, work)
     text = f"{name} is reached at {kept}" if kept else f"{name} has no number here"
     answer({"account": key, "phone": kept}, lambda: say(text))
+
+
+# -- app passwords
+
+
+def complete_application(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Applications of the configuration that begin as typed."""
+    try:
+        with ctx.scope(cleanup=False):
+            names = _applications(load(check_files=False))
+    except Exception:  # noqa: BLE001 - nobody reads an error between two strokes of the Tab key
+        return []
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def _applications(config: Config) -> list[str]:
+    """What logins can be at."""
+    return [listen.name for listen in config.listen]
+
+
+@user.command(
+    "app-password",
+    examples=(
+        "ldapmfa user app-password alice --application jenkins",
+        "ldapmfa user app-password alice --application mail --network 10.1.0.0/16 --days 90 --label laptop",
+    ),
+)
+@_name
+@click.option(
+    "--application",
+    required=True,
+    metavar="APP",
+    shell_complete=complete_application,
+    help="Where alone it counts: a listener's name.",
+)
+@click.option("--network", "networks", multiple=True, metavar="CIDR", help="From where alone; may be repeated.")
+@click.option("--days", type=click.FloatRange(0, 36500, min_open=True), default=365, show_default=True)
+@click.option("--label", default="", help="What to call it in lists, such as the program's name.")
+@_directory
+def app_password(
+    *, name: str, application: str, networks: tuple[str, ...], days: float, label: str, directory: str | None
+) -> None:
+    """Make an app password, for a program that can't ask for codes.
+
+    It is typed behind the directory's password as a code is, and counts again and again: at one application, from the
+    networks that are named, until it expires. It is shown this once. `factor remove` revokes it. It needs
+    "app-password" among login.factors.
+    """
+    config = load()
+    known = _applications(config)
+    if application not in known:
+        raise Failed(2, f"--application: {config.source} has no {application}, only {', '.join(known)}")
+    if "app-password" not in config.login.factors:
+        raise Failed(2, f'{config.source}: login.factors: does not have "app-password": add it there')
+    expires = time.time() + days * _DAY
+    options = {"application": application, "networks": list(networks), "expires": expires}
+    made = yes(
+        enrolled(
+            config,
+            chosen_directory(config, directory),
+            lambda admin: admin.enrol(name, "app-password", options, label=label, add=True),
+        )
+    )
+    code = made.codes[0].reveal().decode()
+    parameters = {**made.parameters, "expires": moment(expires)}
+    value = {
+        "id": made.id,
+        "owner": made.owner.key,
+        "code": code,
+        "parameters": parameters,
+        "pending_until": moment(made.expires),
+    }
+
+    def show() -> None:
+        click.echo(code)
+        where = f"at {application}, from {' or '.join(networks) or 'anywhere'}, until {local(expires)}"
+        say(f"\nIt counts behind the password of {name}, {where}. It is not shown again.")
+        if made.expires is not None:
+            say(f"Pending until {local(made.expires)}: claimed by the account of that name when it is first used.")
+        say(f"`ldapmfa factor remove {made.id}` revokes it.")
+
+    answer(value, show)
 
 
 # -- remembered logins

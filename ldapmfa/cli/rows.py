@@ -69,7 +69,10 @@ def remembered_cells(row: RememberedRow) -> tuple[str, ...]:
 
 def factor_value(row: FactorRow) -> dict[str, Any]:
     """A factor."""
-    return {**asdict(row), "created": moment(row.created), "last_used": moment(row.last_used)}
+    value = {**asdict(row), "created": moment(row.created), "last_used": moment(row.last_used)}
+    if row.kind == "app-password":
+        value["parameters"] = {**row.parameters, "expires": moment(row.parameters["expires"])}
+    return value
 
 
 def factor_cells(row: FactorRow) -> tuple[str, ...]:
@@ -77,6 +80,10 @@ def factor_cells(row: FactorRow) -> tuple[str, ...]:
     parameters = [f"{name} {value}" for name, value in row.parameters.items()]
     if row.kind == "recovery":
         parameters.append(f"{row.codes_left} codes left")
+    if row.kind == "app-password":
+        bounds = row.parameters
+        networks = " or ".join(bounds["networks"]) or "anywhere"
+        parameters = [f"at {bounds['application']}", f"from {networks}", f"expires {local(bounds['expires'])}"]
     return row.kind, row.label, ", ".join(parameters), local(row.created), local(row.last_used), short_id(row)
 
 

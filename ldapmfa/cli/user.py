@@ -222,11 +222,11 @@ def enrol(
         options["algorithm"] = algorithm.lower()
     if period:
         options["period"] = period
-    made = yes(_enrolled(config, place, lambda admin: admin.enrol(name, kind, options, label=label, add=add)))
+    made = yes(enrolled(config, place, lambda admin: admin.enrol(name, kind, options, label=label, add=add)))
     _answer_enrolled(made, warnings)
 
 
-def _enrolled(config: Config, place: str, work: Any) -> Enrolled | No:
+def enrolled(config: Config, place: str, work: Any) -> Enrolled | No:
     """What `work` returns, given an admin of the accounts in the directory `place`."""
     table = config.every_directory[place]
     identity = table.identity_name

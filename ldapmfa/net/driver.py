@@ -405,10 +405,16 @@ class Login:
         identity, ends = question.identity, question.ends
         began, now = self._door.clock.seconds(), self._door.now()
         typed = question.code.reveal().decode("ascii")
+        application, client = self._door.terms.application, self._bind.attempt.client
 
         def match(credential: Credential) -> Match | None:
             factor = self._door.factors.get(credential.kind)
-            return factor.match(credential, typed, now) if factor else None
+            if factor is None:
+                return None
+            permits = getattr(factor, "permits", None)
+            if permits and permits(credential, application, client, now) is not True:
+                return None
+            return factor.match(credential, typed, now)
 
         if ends:
             success = self._event("refused", ends, ldap.INVALID_CREDENTIALS, "", "")

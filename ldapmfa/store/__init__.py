@@ -251,7 +251,7 @@ class Store(Listings, Blocks):
                 self._claim(call, [other for other in own if other.pending == one.pending], key)
             if failures.wrong_codes or failures.locks:
                 self._set_failures(call, key, Failures())
-            if grant:
+            if grant and not hit.static:  # that one counts again by itself, for as long as it may
                 self._grant(call, key, grant, one.kind)
             self._record(call, identity, success, names, now, factor=one.kind, codeless=False)
             return CodeAnswer("accepted", one.kind)
@@ -514,6 +514,8 @@ class Store(Listings, Blocks):
     def _burn(call: Call, one: Held, found: Match, now: float) -> bool:
         """Use up what `found` names; False if somebody has before. The rows counted decide, nothing read earlier."""
         owner = None if one.pending else one.account
+        if found.static:
+            return call.write(statements.USE_FACTOR, factor_id=one.id, owner=owner, now=now) == 1
         if found.token is not None:
             if call.write(statements.USE_CODE, factor_id=one.id, token=found.token, now=now) != 1:
                 return False

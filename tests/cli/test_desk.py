@@ -167,3 +167,49 @@ class TestRemembered:
         assert "none" in desk("remembered", "forget", "--all").out
         assert desk("remembered", "forget").code == 2
         assert desk("remembered", "list", "zoe").code == 1
+
+
+class TestAppPassword:
+    @pytest.fixture
+    def with_app(self, desk):
+        file = desk.directory / "ldapmfa.toml"
+        text = file.read_text().replace('"recovery"]', '"recovery", "app-password"]')
+        file.write_text(text.replace("[[listen]]", '[[listen]]\nname = "jenkins"'))
+        return desk
+
+    def test_it_is_shown_once_listed_and_revoked(self, with_app):
+        made = with_app(
+            "user", "app-password", "carol", "--application", "jenkins", "--network", "10.0.0.0/8", "--label", "ci", "--json"
+        ).json
+        assert made["code"].startswith("ap-")
+        assert made["parameters"]["networks"] == ["10.0.0.0/8"]
+        assert made["pending_until"]
+        for words in (("factor", "list"), ("user", "show", "carol"), ("factor", "list", "--json"), ("audit",)):
+            ran = with_app(*words)
+            assert made["code"] not in ran.out
+            assert ran.code == 0
+        assert "at jenkins, from 10.0.0.0/8, expires 20" in with_app("factor", "list").out
+        assert with_app("factor", "remove", made["id"][:8]).code == 0
+        ran = with_app("user", "app-password", "carol", "--application", "jenkins")
+        assert "It is not shown again" in ran.out
+
+    @pytest.mark.parametrize(
+        ("words", "why"),
+        [
+            ((), "--application"),
+            (("--application", "vpn"), "only jenkins"),
+            (("--application", "jenkins", "--network", "10.0.0.1/8"), "networks"),
+            (("--application", "jenkins", "--days", "0"), "--days"),
+        ],
+    )
+    def test_what_makes_no_sense_ends_with_2(self, with_app, words, why):
+        ran = with_app("user", "app-password", "carol", *words)
+        assert (ran.code, why in ran.err) == (2, True), ran.err
+
+    def test_it_must_be_among_the_factors(self, desk):
+        name = desk("check-config", "--json")
+        assert name.code == 0
+        file = desk.directory / "ldapmfa.toml"
+        file.write_text(file.read_text().replace("[[listen]]", '[[listen]]\nname = "jenkins"'))
+        ran = desk("user", "app-password", "carol", "--application", "jenkins")
+        assert (ran.code, "login.factors" in ran.err) == (2, True)
