@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, Valid
 from ldapmfa.config import checks
 from ldapmfa.config.tables import ServiceTable, Table
 from ldapmfa.config.values import (
+    AttributeName,
     CodeStyle,
     Delimiter,
     Digits,
@@ -167,6 +168,10 @@ class Directory(Table):
     (two ports of one forest) share one; the directory's own name, here "default", if not given."""
     base_dn: Text | None = Field(None, examples=["dc=example,dc=com"])
     """The entry below which `ldapmfa user enrol` looks for accounts; what the directory's rootDSE says if not given."""
+    phone_attribute: AttributeName | None = Field(None, examples=["mobile"])
+    """The attribute whose number services call where `ldapmfa user set-phone` has set none; none counts if not given.
+    WARNING: users may be able to write it themselves (at Active Directory they may write telephoneNumber and mobile):
+    whoever has a password could then have the second factor sent to a phone of their own."""
     service_account: ServiceAccount | None = None
     """An account that looks up others, a table of its own."""
 

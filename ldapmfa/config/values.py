@@ -306,6 +306,12 @@ def _mail_address(value: str) -> str:
     return value
 
 
+def _attribute(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", value):
+        raise ValueError('must be the name of an attribute, for example "mobile"')
+    return value
+
+
 def _delimiter(value: str) -> str:
     if len(value) != 1 or value not in string.punctuation or value == "-":
         raise ValueError(
@@ -351,6 +357,7 @@ IdentityName = Annotated[str, AfterValidator(_identity_name)]
 OtherName = Annotated[str, AfterValidator(_other_name)]
 Factor = Annotated[str, AfterValidator(_factor)]
 Method = Annotated[str, AfterValidator(_method)]
+AttributeName = Annotated[str, AfterValidator(_attribute)]
 MailAddress = Annotated[str, AfterValidator(_mail_address)]
 Delimiter = Annotated[str, AfterValidator(_delimiter)]
 EndpointText = Annotated[str, AfterValidator(_endpoint)]

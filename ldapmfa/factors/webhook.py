@@ -209,13 +209,14 @@ class Webhook:
         return self._tools.entropy(16).hex()
 
     def _whom(self, prompt: Prompt) -> dict[str, Any]:
-        return {
+        whom = {
             "user": prompt.user,
             "account": prompt.identity.key,
             "application": printable(prompt.application),
             "client": printable(prompt.client),
             "device": printable(prompt.device),
         }
+        return whom if prompt.phone is None else whom | {"phone": prompt.phone}
 
     async def _decided(
         self, action: str, transaction: str, question: Mapping[str, Any], **how: Any

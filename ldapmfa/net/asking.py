@@ -273,6 +273,7 @@ class Inquiry:
         "_store",
         "_terms",
         "_typed",
+        "phone",
     )
 
     def __init__(
@@ -306,6 +307,7 @@ class Inquiry:
         self._keep = keep
         self._askings = askings
         self._asking: Asking | None = None
+        self.phone: str | None = None  # of the account's owner, as soon as it has been looked up
         self._shared: tuple[str, str] | None = None
 
     @property
@@ -498,4 +500,6 @@ class Inquiry:
         if user is None:
             return None
         shown = password if guarded.service.wants_password else None
-        return Prompt(identity, user, self._terms.application, self._client, seconds=seconds, password=shown)
+        return Prompt(
+            identity, user, self._terms.application, self._client, seconds=seconds, password=shown, phone=self.phone
+        )

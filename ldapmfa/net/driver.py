@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from ldapmfa import audit
+from ldapmfa.accounts import phone_number
 from ldapmfa.core.identity import CannotIdentify, Identity, Unidentified
 from ldapmfa.core.login import DirectoryRefusesService, ServiceUnreachable, login
 from ldapmfa.core.policy import Shape
@@ -356,6 +357,8 @@ class Login:
     async def _look_up(self, identity: Identity, kinds: AbstractSet[str] | None) -> Standing:
         store, services = self._door.store, self._door.services
         status = await store.status(identity)
+        # the number that is kept here goes before the directory's, which its owner may be able to change
+        self._inquiry.phone = status.phone or (phone_number(identity.phone) if identity.phone else None)
         sent = await store.sent(identity.key, self._inquiry.place) if services else None
         service = sent[0] if sent and sent[0] in services else None
         return Standing(

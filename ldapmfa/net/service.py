@@ -179,6 +179,7 @@ def directory_settings(name: str, table: DirectoryTable) -> DirectorySettings:
         spare_links=table.spare_links,
         spare_seconds=table.spare_seconds,
         pending_links=table.pending_links,
+        phone_attribute=table.phone_attribute,
     )
 
 
