@@ -127,14 +127,17 @@ class Accounts:
         return Admin(self, actor)
 
 
-def phone_number(text: str) -> str | None:
+def phone_number(text: str, country: str | None = None) -> str | None:
     """`text` as a number in E.164, or None: it must begin with + and the country's code.
 
-    A zero in parentheses is no part of the number, and which one was meant is not guessed.
+    With a `country`'s code, of a number that begins with 0 that stands for it, and 00 for the +. A zero in parentheses
+    is no part of the number, and which one was meant is not guessed.
     """
     if "(0" in text:
         return None
     number = _BETWEEN_DIGITS.sub("", text.strip())
+    if country is not None and number.startswith("0"):
+        number = "+" + (number[2:] if number.startswith("00") else country + number[1:])
     return number if _E164.fullmatch(number) else None
 
 
@@ -375,13 +378,13 @@ class Admin(Operator):
         return await self._unblocked(name, reason, directory, "enabled")
 
     async def set_phone(
-        self, name: str, phone: str | None, directory: str | None = None
+        self, name: str | Identity, phone: str | None, directory: str | None = None
     ) -> tuple[str, str | None] | No:
         """The number at which services reach an account's owner, None to forget it; gives its key and the number."""
         number = None if phone is None else phone_number(phone)
         if phone is not None and number is None:
             return No("bad-phone", f"{phone} is no number in E.164: + and the country's code, as in +49 30 123456")
-        owner = await self._whose(name, directory)
+        owner = name if isinstance(name, Identity) else await self._whose(name, directory)
         if isinstance(owner, No):
             return owner
         key = owner if isinstance(owner, str) else owner.key
@@ -390,20 +393,21 @@ class Admin(Operator):
         return key, number
 
     async def enrol(
-        self, name: str, kind: str, options: Mapping[str, Any], *, label: str = "", add: bool = False
+        self, name: str | Identity, kind: str, options: Mapping[str, Any], *, label: str = "", add: bool = False
     ) -> Enrolled | No:
-        """Make a factor for the account called `name` at the directory, or one that waits for it.
+        """Make a factor for the account called `name` at the directory, or found there, or one that waits for it.
 
         `options` are the factor's. Unless to `add`, an account that has one of this kind is refused. ConfigError: the
         kind or an option is wrong.
         """
         accounts = self._accounts
         factor = self._factor_of(kind)
-        owner = await self._owner(name)
+        owner = name if isinstance(name, Identity) else await self._owner(name)
         if isinstance(owner, No):
             return owner
         if not add and kind in await self._kinds(owner):
-            return No("already-enrolled", f"{name} has a factor of the kind {kind} already")
+            who = name.dn if isinstance(name, Identity) else name
+            return No("already-enrolled", f"{who} has a factor of the kind {kind} already")
         new = factor.new(
             entropy=accounts.entropy, account=_shown(owner), issuer=accounts.issuer, options=dict(options)
         )

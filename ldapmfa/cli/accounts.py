@@ -20,6 +20,7 @@ from ldapmfa.errors import ConfigError, DirectoryDown
 if TYPE_CHECKING:
     from ldapmfa.accounts import Accounts, Lookup, No
     from ldapmfa.config import Config
+    from ldapmfa.core.identity import Capabilities, Identity, NoOneAccount
     from ldapmfa.net.directory import Directory
 
 Value = TypeVar("Value")
@@ -177,28 +178,33 @@ def chosen_directory(config: Config, directory: str | None) -> str:
 
 def lookup_at(directory: Directory) -> Lookup | None:
     """Finds an account as the directory's service account, if it has one."""
-    from ldapmfa.core.identity import Identity, NoOneAccount, find_account  # noqa: PLC0415 - takes long
+    from ldapmfa.core.identity import find_account  # noqa: PLC0415 - takes long
 
     settings = directory.settings
     if settings.service_dn is None:
         return None
 
-    place = "directory" if settings.name == "default" else f"directories.{settings.name}"
-
     async def lookup(name: str) -> Identity | NoOneAccount:
-        try:
-            link = await directory.service_link()
-        except DirectoryDown as down:
-            more = "`ldapmfa check-config --online` tries it step by step"
-            raise Failed(3, f"{given().source}: {place}.service_account: {down}; {more}") from down
-        try:
-            capabilities = await directory.capabilities(link)
-        finally:
-            link.close()
-        base = settings.base_dn or next(iter(capabilities.naming_contexts), None)
-        if base is None:
-            raise ConfigError([f"{place}.base_dn: is needed, as the directory's rootDSE names no naming context"])
-        asking = find_account(capabilities, settings.identity_name, name, base)
-        return await directory.answer(asking)
+        capabilities, base = await seen_by_service_account(directory)
+        return await directory.answer(find_account(capabilities, settings.identity_name, name, base))
 
     return lookup
+
+
+async def seen_by_service_account(directory: Directory) -> tuple[Capabilities, str]:
+    """What kind of directory it is, and below which entry accounts are looked for."""
+    settings = directory.settings
+    place = "directory" if settings.name == "default" else f"directories.{settings.name}"
+    try:
+        link = await directory.service_link()
+    except DirectoryDown as down:
+        more = "`ldapmfa check-config --online` tries it step by step"
+        raise Failed(3, f"{given().source}: {place}.service_account: {down}; {more}") from down
+    try:
+        capabilities = await directory.capabilities(link)
+    finally:
+        link.close()
+    base = settings.base_dn or next(iter(capabilities.naming_contexts), None)
+    if base is None:
+        raise ConfigError([f"{place}.base_dn: is needed, as the directory's rootDSE names no naming context"])
+    return capabilities, base

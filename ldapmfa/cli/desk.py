@@ -208,6 +208,37 @@ def set_phone(*, name: str, number: str | None, forget: bool, directory: str | N
     answer({"account": key, "phone": kept}, lambda: say(text))
 
 
+@user.command(
+    "import-phones",
+    examples=(
+        "ldapmfa user import-phones",
+        'ldapmfa user import-phones --group "cn=staff,ou=groups,dc=example,dc=com" --country-code 49 --apply',
+    ),
+)
+@click.option("--group", metavar="DN", help="Of whom: of all in this group; default: of all accounts that are known.")
+@click.option("--attribute", default="mobile", show_default=True, metavar="NAME", help="Which attribute it is in.")
+@click.option(
+    "--country-code", "country", metavar="DIGITS", help="What stands for the 0 at the beginning of a number, as in 49."
+)
+@click.option("--apply", is_flag=True, help="Do it; else only what would be done is shown.")
+@_directory
+def import_phones(
+    *, group: str | None, attribute: str, country: str | None, apply: bool, directory: str | None
+) -> None:
+    """Take numbers over from the directory, once.
+
+    From then on they are ldapmfa's own: what is changed in the directory later is of no effect, until this is done
+    again. Nothing is changed without --apply. It needs a service_account.
+    """
+    from ldapmfa.cli import enrolling  # noqa: PLC0415 - takes long
+
+    if country is not None and not (country.isascii() and country.isdigit() and country[0] != "0"):
+        raise Failed(2, f"--country-code: {country} is none: give digits alone, as in 49")
+    config = load()
+    place = chosen_directory(config, directory)
+    enrolling.import_phones(config, place, group, attribute, country, apply=apply)
+
+
 # -- app passwords
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -168,9 +169,12 @@ def _show_details(found: Details) -> None:
         "ldapmfa user enrol alice@example.com --kind totp --label phone",
         'ldapmfa user enrol "cn=Alice,ou=staff,dc=example,dc=com" --kind recovery --add',
         "ldapmfa user enrol alice --json | jq -r .uri",
+        'ldapmfa user enrol --group "cn=staff,ou=groups,dc=example,dc=com" --out pages',
     )
 )
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--group", metavar="DN", help="Enrol all who are in this group, through others too, instead of NAME.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where a page for each of them is written.")
 @click.option("--kind", metavar="KIND", help="totp, hotp, recovery, or a plug-in; default: the first of login.factors.")
 @click.option(
     "--algorithm",
@@ -188,7 +192,9 @@ def _show_details(found: Details) -> None:
 @_directory
 def enrol(
     *,
-    name: str,
+    name: str | None,
+    group: str | None,
+    out: Path | None,
     kind: str | None,
     algorithm: str | None,
     digits: str | None,
@@ -196,7 +202,7 @@ def enrol(
     label: str,
     add: bool,
     directory: str | None,
-) -> None:
+) -> int | None:
     """Enrol an account for a second factor.
 
     Prints a QR code and the otpauth URI, or the recovery codes. Where the directory has a service_account, NAME is
@@ -205,7 +211,12 @@ def enrol(
     password with the right code. It expires in seven days.
 
     What is printed is the secret: show it to nobody but the account's owner.
+
+    With --group, a page with it is written for each member, readable by you alone, and an index.csv without secrets.
+    Who has a factor of this kind is left out, so that it may be run again. It needs a service_account.
     """
+    if (name is None) == (group is None) or (group is None) != (out is None):
+        raise Failed(2, "give a NAME, or --group and --out")
     config = load()
     place = chosen_directory(config, directory)
     kind = kind or config.login.factors[0]
@@ -222,8 +233,16 @@ def enrol(
         options["algorithm"] = algorithm.lower()
     if period:
         options["period"] = period
-    made = yes(enrolled(config, place, lambda admin: admin.enrol(name, kind, options, label=label, add=add)))
+    if group is not None and out is not None:
+        from ldapmfa.cli import enrolling  # noqa: PLC0415 - takes long
+
+        for warning in warnings:
+            warn(warning)
+        return enrolling.enrol_group(config, place, group, out, kind=kind, options=options, label=label, add=add)
+    who = name or ""
+    made = yes(enrolled(config, place, lambda admin: admin.enrol(who, kind, options, label=label, add=add)))
     _answer_enrolled(made, warnings)
+    return None
 
 
 def enrolled(config: Config, place: str, work: Any) -> Enrolled | No:
