@@ -93,11 +93,12 @@ def unblock(name: str, reason: str, directory: str | None) -> None:
 
     That is whoever made it, an operator or the account's owner by reporting fraud, but not `user disable`.
     """
+    within = identity_name(load(), directory) if directory else None
 
-    async def work(operator: Operator, within: str | None) -> AccountRow | No:
-        return await operator.unblock(name, reason, within)
+    async def work(accounts: Accounts) -> AccountRow | No:
+        return await accounts.as_operator(actor()).unblock(name, reason, within)
 
-    _answer_unblocked(name, _as_operator(directory, work), "unblocked")
+    _answer_unblocked(name, yes(on_accounts(work)), "unblocked")
 
 
 @user.command(examples=("ldapmfa user disable alice", 'ldapmfa user disable alice --reason "has left"'))
@@ -123,11 +124,12 @@ def disable(name: str, reason: str, directory: str | None) -> None:
 @_directory
 def enable(name: str, reason: str, directory: str | None) -> None:
     """End an account's block, whoever made it."""
+    within = identity_name(load(), directory) if directory else None
 
-    async def work(admin: Admin, within: str | None) -> AccountRow | No:
-        return await admin.enable(name, reason, within)
+    async def work(accounts: Accounts) -> AccountRow | No:
+        return await accounts.as_admin(actor()).enable(name, reason, within)
 
-    _answer_unblocked(name, _as_admin(directory, work), "enabled")
+    _answer_unblocked(name, yes(on_accounts(work)), "enabled")
 
 
 def _answer_unblocked(name: str, before: AccountRow, word: str) -> None:

@@ -37,6 +37,7 @@ from ldapmfa.core.questions import (
     Standing,
     StartPrompt,
     Unreachable,
+    UseBypass,
     VerifyAtService,
     VerifyCode,
     VerifyPassword,
@@ -46,6 +47,7 @@ from ldapmfa.factors.breaker import Guarded
 from ldapmfa.net import service
 from ldapmfa.net.asking import CANCEL, Asking
 from ldapmfa.net.driver import Bind, Doorway, Login, RefusedShapes
+from ldapmfa.net.fraud import Measures
 from ldapmfa.wire import ldap
 
 _CODES: Final = {
@@ -54,6 +56,7 @@ _CODES: Final = {
     "replayed": "it was right, but is used up already",
     "locked": "not looked at, for too many wrong ones have locked the account",
     "not-enrolled": "the account has no factor to compare it with",
+    "blocked": "not looked at, for the account is blocked",
 }
 
 
@@ -125,6 +128,7 @@ async def play(
             reference=service.reference_code,
             record=record,
             refused=RefusedShapes(reactor),
+            measures=Measures(config.fraud.block_days, config.fraud.ways),
             refusal_floor=0.0,
             deadline=listen.deadline or config.login.deadline,
         )
@@ -182,6 +186,8 @@ def _told(question: Question, reply: Any) -> str:
         case LookUp(), Standing(enrolled, locked, method, sent):
             words = ["has a factor here, or one that waits for it" if enrolled else "has no factor here"]
             words += ["is locked"] if locked else []
+            words += ["is blocked"] if reply.blocked else []
+            words += ["may log in once without a second factor"] if reply.bypass else []
             words += [f"is to be asked by {method}"] if method else []
             words += [f"was sent a code by {sent}"] if sent else []
             return f"The account {', '.join(words)}."
@@ -197,6 +203,15 @@ def _told(question: Question, reply: Any) -> str:
             return f"{name} can't be reached; by fail_mode its users are {'let in' if may else 'refused'}."
         case VerifyCode(), CodeAnswer(result, factor):
             return f"The code was compared: {_CODES[result]}" + (f" (factor {factor})." if factor else ".")
+    return _told_of_success(question, reply)
+
+
+def _told_of_success(question: Question, reply: Any) -> str:
+    match question, reply:
+        case UseBypass(), used:
+            return "The bypass is used up by this." if used else "The bypass counts no more."
+        case Admit(), str(barred):
+            return f"It would be a success, but the account is {barred}."
         case Admit(_, reason, factor), _:
             return f"It is a success: {reason}{f' by {factor}' if factor else ''}."
     return type(question).__name__

@@ -142,4 +142,9 @@ class TestTheDesk:
         assert ran.code == 0, ran.err
         assert with_service_account("user", "show", user.dn, "--json").json["account"]["blocked"]["reason"] == "stolen"
         login = with_service_account.test(user.dn, user.password, "123456")
-        assert login.json["reason"] == "blocked"
+        assert login.json["reason"] == "blocked", login.json
+        assert with_service_account("user", "unblock", user.dn, "--reason", "found").code == 0
+        assert with_service_account.child("user", "bypass", user.dn, "--reason", "new phone").code == 0
+        login = with_service_account.test(user.dn, user.password)
+        assert (login.json["outcome"], login.json["reason"]) == ("accepted", "bypass"), login.json
+        assert with_service_account.test(user.dn, user.password).json["outcome"] == "refused", "once"
