@@ -50,6 +50,7 @@ from ldapmfa.factors.breaker import Guarded
 from ldapmfa.net import assembly, service
 from ldapmfa.net.asking import CANCEL, Asking
 from ldapmfa.net.driver import Bind, Doorway, Login, RefusedShapes
+from ldapmfa.net.fraud import Measures
 from ldapmfa.wire import ldap
 
 _CODES: Final = {
@@ -131,6 +132,7 @@ async def play(
             reference=service.reference_code,
             record=record,
             refused=RefusedShapes(reactor),
+            measures=Measures(config.fraud.block_days, config.fraud.ways),
             refusal_floor=0.0,
             deadline=assembly.deadline(config, listen, application),
         )

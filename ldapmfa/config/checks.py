@@ -22,7 +22,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from pydantic import AfterValidator, ValidationInfo
 
-from ldapmfa.config.values import DirectoryUri, Endpoint, nearest
+from ldapmfa.config.values import DirectoryUri, Endpoint, is_loopback, nearest
 from ldapmfa.core.identity import FLAGS
 from ldapmfa.wire import dn
 
@@ -138,6 +138,37 @@ def secret_or_file(name: str) -> AfterValidator:
             raise ValueError(f"is missing, and {file} too: give one" if secret is None else f"or {file}: keep one")
 
     return when_read(check)
+
+
+def needed_with(name: str) -> AfterValidator:
+    """A key must be given where the key `name` before it says something."""
+
+    def check(value: object, info: ValidationInfo) -> None:
+        if info.data.get(name) and value is None:
+            raise ValueError(f"is missing, and needed with {name}")
+
+    return when_read(check)
+
+
+def pointless_without(name: str) -> AfterValidator:
+    """A key must not be given where the key `name` before it says nothing."""
+
+    def check(value: object, info: ValidationInfo) -> None:
+        if value is not None and name in info.data and not info.data[name]:
+            raise ValueError(f"is pointless without {name}: give that too, or remove this line")
+
+    return when_read(check)
+
+
+@when_read
+def goes_to_loopback(tls: str, info: ValidationInfo) -> None:
+    """Mail goes in clear text to a server on this machine only."""
+    host = info.data.get("smtp_host")
+    if tls == "none" and host and not is_loopback(host):
+        raise ValueError(
+            f'is "none", and {host} is not this machine: mail, and the password, would cross the network in clear'
+            ' text; use "starttls" or "tls"'
+        )
 
 
 @when_read
@@ -270,6 +301,22 @@ def is_password(file: Path, _: ValidationInfo) -> None:
     """A file with a password can be read."""
     if not _octets(file).strip():
         raise ValueError(f"{file} is empty: write the password into it")
+
+
+#: Octets that a secret which signs must have at least (as many as the hash gives, RFC 2104 section 3).
+SHORTEST_SECRET: Final = 32
+
+
+def hmac_secret(octets: bytes) -> None:
+    """ValueError: it is too short to sign with."""
+    if len(octets) < SHORTEST_SECRET:
+        raise ValueError(f"is shorter than {SHORTEST_SECRET} octets: make one with `openssl rand -hex 32`")
+
+
+@when_files_exist
+def is_hmac_secret(file: Path, _: ValidationInfo) -> None:
+    """A file with a secret that signs can be read, and it is long enough."""
+    hmac_secret(_octets(file).rstrip(b"\r\n"))
 
 
 @when_files_exist

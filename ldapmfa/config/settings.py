@@ -17,6 +17,7 @@ from ldapmfa.config import checks
 from ldapmfa.config.applications import Application, Rule, UserMatch
 from ldapmfa.config.tables import ServiceTable, Table
 from ldapmfa.config.values import (
+    AttributeName,
     CodeStyle,
     Delimiter,
     Digits,
@@ -28,6 +29,7 @@ from ldapmfa.config.values import (
     File,
     Flag,
     IdentityName,
+    MailAddress,
     Method,
     Network,
     Number,
@@ -38,6 +40,7 @@ from ldapmfa.config.values import (
     Uri,
     Whole,
     Workers,
+    web_url,
 )
 from ldapmfa.core.secret import Secret
 
@@ -176,6 +179,10 @@ class Directory(Table):
     (two ports of one forest) share one; the directory's own name, here "default", if not given."""
     base_dn: Text | None = Field(None, examples=["dc=example,dc=com"])
     """The entry below which `ldapmfa user enrol` looks for accounts; what the directory's rootDSE says if not given."""
+    phone_attribute: AttributeName | None = Field(None, examples=["mobile"])
+    """The attribute whose number services call where `ldapmfa user set-phone` has set none; none counts if not given.
+    WARNING: users may be able to write it themselves (at Active Directory they may write telephoneNumber and mobile):
+    whoever has a password could then have the second factor sent to a phone of their own."""
     service_account: ServiceAccount | None = None
     """An account that looks up others, a table of its own."""
 
@@ -263,6 +270,49 @@ class Exempt(Table):
     """The identity_name of the directory the account is in; any directory if not given."""
 
 
+class Fraud(Table):
+    """What happens when a user tells a service that it was somebody else: the account is blocked, people are told."""
+
+    block_days: Annotated[Number, Field(gt=0, le=36500)] = 90
+    """For how many days the account is blocked; `ldapmfa user unblock NAME` ends it before."""
+    mail_to: tuple[MailAddress, ...] = Field((), examples=[["desk@example.com"]])
+    """Who is told by mail."""
+    mail_from: Annotated[MailAddress | None, checks.needed_with("mail_to")] = Field(
+        None, examples=["ldapmfa@example.com"]
+    )
+    """Whom such mail is from."""
+    smtp_host: Annotated[Text | None, checks.needed_with("mail_to")] = Field(None, examples=["mail.example.com"])
+    """The mail server that takes it."""
+    smtp_tls: Annotated[Literal["starttls", "tls", "none"], checks.goes_to_loopback] = "starttls"
+    """How the mail server is spoken to: in TLS that it must offer (starttls) or from the first byte (tls), its
+    certificate being verified; or in clear text (none), which it must be this machine for."""
+    smtp_port: Annotated[Whole, Field(ge=1, le=65535)] = 587
+    """The mail server's port: 587 or 25, or 465 for tls."""
+    smtp_ca_file: Annotated[File | None, checks.is_certificate] = Field(None, examples=["/etc/ldapmfa/tls/ca.pem"])
+    """The PEM file of the authorities that may have signed its certificate; the system's if not given."""
+    smtp_user: Text | None = Field(None, examples=["ldapmfa"])
+    """What to log in to the mail server as; not at all if not given."""
+    smtp_password_file: Annotated[
+        File | None, checks.needed_with("smtp_user"), checks.pointless_without("smtp_user"), checks.is_password
+    ] = Field(None, examples=["/etc/ldapmfa/smtp.password"])
+    """The file that holds the password for that; a line end after it is ignored."""
+    webhook_url: Annotated[str, web_url("https://soc.example.com/ldapmfa")] | None = Field(
+        None, examples=["https://soc.example.com/ldapmfa"]
+    )
+    """The program that is told by a signed request (POST) to this URL; http:// is for one on this machine."""
+    webhook_secret_file: Annotated[
+        File | None, checks.needed_with("webhook_url"), checks.pointless_without("webhook_url"), checks.is_hmac_secret
+    ] = Field(None, examples=["/etc/ldapmfa/fraud-webhook.secret"])
+    """The file that holds the secret that signs it, at least 32 octets; a line end after it is ignored."""
+    webhook_ca_file: Annotated[File | None, checks.is_certificate] = Field(None, examples=["/etc/ldapmfa/tls/ca.pem"])
+    """The PEM file of the authorities that may have signed its certificate; the system's if not given."""
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """By which ways anybody is told."""
+        return ("mail",) * bool(self.mail_to) + ("webhook",) * bool(self.webhook_url)
+
+
 class Limits(Table):
     """How much clients may ask for before they are turned away; each worker counts for itself."""
 
@@ -326,6 +376,7 @@ class Config(BaseModel):
     rule: tuple[Rule, ...] = ()
     factors: dict[DirectoryName, ServiceTable] = Field(default_factory=dict)
     exempt: tuple[Exempt, ...] = ()
+    fraud: Fraud = Field(default_factory=Fraud)
     limits: Limits = Field(default_factory=Limits)
     service: Service = Field(default_factory=Service)
     log: Log = Field(default_factory=Log)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from ldapmfa import audit
+from ldapmfa.accounts import phone_number
 from ldapmfa.core.identity import CannotIdentify, Identity, Unidentified
 from ldapmfa.core.login import DirectoryRefusesService, ServiceUnreachable, login
 from ldapmfa.core.policy import Shape
@@ -55,6 +56,7 @@ from ldapmfa.factors import CodeFactor, Credential, Match
 from ldapmfa.factors.breaker import Guarded
 from ldapmfa.net.asking import Asking, Inquiry, Terms
 from ldapmfa.net.directory import Directory
+from ldapmfa.net.fraud import Measures, Precaution
 from ldapmfa.net.link import Link
 from ldapmfa.net.waiting import Deadline, DeadlineExceeded, pause
 from ldapmfa.store import Store
@@ -148,7 +150,8 @@ def _kept(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 class Doorway:
     """What every login needs, the same for all of a listener. Times in seconds; `now` is seconds since the epoch.
 
-    `keep` runs what may outlive a login; `alarm` is told whom an outage let in.
+    `keep` runs what may outlive a login; `alarm` is told whom an outage let in; `measures` are taken when an owner
+    reports fraud.
     """
 
     store: Store
@@ -166,6 +169,7 @@ class Doorway:
     entropy: Callable[[int], bytes] = os.urandom
     alarm: Callable[[audit.LoginEnded], None] = lambda _event: None
     moment: Callable[[], Moment] = Moment  #: now, by the clock on the wall that rules go by
+    measures: Measures = field(default_factory=Measures)
     refusal_floor: float = 0.25
     deadline: float = 30.0
 
@@ -214,6 +218,9 @@ class Login:
             askings=doorway.askings,
             sharing=doorway.sharing,
             names=self._names,
+            precaution=Precaution(
+                doorway.store, doorway.measures, clock=doorway.clock, now=doorway.now, keep=doorway.keep
+            ),
         )
 
     @property
@@ -371,6 +378,8 @@ class Login:
     async def _look_up(self, identity: Identity, kinds: AbstractSet[str] | None) -> Standing:
         store, services = self._door.store, self._door.services
         status = await store.status(identity)
+        # the number that is kept here goes before the directory's, which its owner may be able to change
+        self._inquiry.phone = status.phone or (phone_number(identity.phone) if identity.phone else None)
         sent = await store.sent(identity.key, self._inquiry.place) if services else None
         service = sent[0] if sent and sent[0] in services else None
         return Standing(
@@ -421,10 +430,16 @@ class Login:
         identity, ends = question.identity, question.ends
         began, now = self._door.clock.seconds(), self._door.now()
         typed = question.code.reveal().decode("ascii")
+        application, client = self._door.terms.application, self._bind.attempt.client
 
         def match(credential: Credential) -> Match | None:
             factor = self._door.factors.get(credential.kind)
-            return factor.match(credential, typed, now) if factor else None
+            if factor is None:
+                return None
+            permits = getattr(factor, "permits", None)
+            if permits and permits(credential, application, client, now) is not True:
+                return None
+            return factor.match(credential, typed, now)
 
         if ends:
             success = self._event("refused", ends, ldap.INVALID_CREDENTIALS, "", "")

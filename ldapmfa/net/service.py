@@ -51,12 +51,15 @@ from ldapmfa.net.budget import Budget
 from ldapmfa.net.cuts import Cuts
 from ldapmfa.net.directory import Directory, DirectorySettings
 from ldapmfa.net.driver import Doorway, RefusedShapes, where
+from ldapmfa.net.fraud import Measures
 from ldapmfa.net.ldap_front import Door, LdapFront, Listener
 from ldapmfa.net.link import Server
+from ldapmfa.net.notify import deliver, ways_of
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
 from ldapmfa.net.tls import over_tls, server_context
 from ldapmfa.net.waiting import pause
+from ldapmfa.net.watch import watch
 from ldapmfa.store import Store
 from ldapmfa.store.seal import Seal
 from ldapmfa.wire import dn, ldap
@@ -183,6 +186,7 @@ def directory_settings(name: str, table: DirectoryTable) -> DirectorySettings:
         spare_seconds=table.spare_seconds,
         pending_links=table.pending_links,
         group_seconds=table.group_seconds,
+        phone_attribute=table.phone_attribute,
     )
 
 
@@ -233,6 +237,10 @@ def _alarm(event: audit.LoginEnded) -> None:
     structlog.get_logger().critical(
         "let in without a second factor", service=event.factor, account=event.account, client=event.client
     )
+
+
+def _critical(what: str, **fields: Any) -> None:
+    structlog.get_logger().critical(what, **fields)
 
 
 class AsyncService(Service):
@@ -346,11 +354,16 @@ class LdapMfa(AsyncService):
                 "refused": RefusedShapes(self._reactor),
                 "keep": self._kept,
                 "alarm": _alarm,
+                "measures": Measures(config.fraud.block_days, config.fraud.ways, self._cut, _critical),
                 "refusal_floor": refusal_floor(config),
                 **self._options,
             }
         )
         self._services, self._askings = dict(doorway.services), doorway.askings
+        # from before anybody can log in: no block made since is missed
+        self._kept(watch(store, await store.last_cut(), self._cut, self._reactor))
+        if config.fraud.ways:
+            self._kept(deliver(store, ways_of(config.fraud), clock=self._reactor, now=time.time, log=self._log))
         limits = config.limits
         budget = Budget(
             limits.buffered_bytes,
@@ -433,6 +446,13 @@ class LdapMfa(AsyncService):
             factory = ProxyHeaderFactory(factory, listen.proxy_protocol_from, self._reactor, refused)
         factory.noisy = False
         return factory
+
+    def _cut(self, account: str) -> None:
+        """Nobody is to be logged in as this account any more, nor about to be."""
+        self._cuts.cut({account}, self._clients)
+        for asking in tuple(self._askings):
+            if asking.account == account:
+                asking.bar()
 
     async def _take_back(self) -> None:
         """Tell the services of those who are being asked that nobody waits any more."""

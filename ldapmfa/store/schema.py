@@ -21,6 +21,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    false,
 )
 
 METADATA: Final = MetaData(
@@ -37,7 +38,8 @@ _NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
 
 #: Whom the directory confirmed at least once, or an operator enrolled. `accounts` is sAMAccountName or uid, `method`
 #: how its owner wants to be asked, `locks` how often wrong codes have locked it one after the other, `phone` in E.164.
-#: It is blocked until `blocked_until`, which `blocked_by` has said, for `blocked_reason`.
+#: It is blocked until `blocked_until` (infinity: until somebody ends that), which `blocked_by` has said, for
+#: `blocked_reason`; `disabled` says that it was an administrator, and that nobody else may end it.
 ACCOUNTS: Final = Table(
     "accounts",
     METADATA,
@@ -56,6 +58,7 @@ ACCOUNTS: Final = Table(
     Column("blocked_until", Float),
     Column("blocked_reason", Text),
     Column("blocked_by", Text),
+    Column("disabled", Boolean, nullable=False, server_default=false()),
 )
 
 #: What an account can be recognised by: its DN, userPrincipalName and account names, normalised.

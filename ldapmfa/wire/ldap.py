@@ -541,6 +541,11 @@ def present(attribute: str) -> bytes:
     return ber.tlv(0x87, attribute.encode())
 
 
+def matches_rule(attribute: str, rule: str, value: bytes) -> bytes:
+    """The filter (attribute:rule:=value), an extensible match (RFC 4511 section 4.5.1.7.7)."""
+    return ber.tlv(0xA9, ber.tlv(0x81, rule.encode()), ber.tlv(0x82, attribute.encode()), ber.tlv(0x83, value))
+
+
 def any_of(*filters: bytes) -> bytes:
     """The filter (|(...)(...))."""
     return ber.tlv(0xA1, *filters)

@@ -531,6 +531,14 @@ def test_controls_are_carried_along():
     assert frame_of(ldap.message(1, ldap.UNBIND, controls)).controls == (Control(b"1.2.3", critical=True),)
 
 
+def test_an_extensible_match_has_rule_attribute_and_value_in_this_order():
+    where = ldap.matches_rule("memberOf", "1.2.840.113556.1.4.1941", b"cn=a)(b\0,dc=x")
+    rule, attribute, value = b"1.2.840.113556.1.4.1941", b"memberOf", b"cn=a)(b\0,dc=x"
+    inner = b"".join(bytes([tag, len(part)]) + part for tag, part in ((0x81, rule), (0x82, attribute), (0x83, value)))
+    assert where == bytes([0xA9, len(inner)]) + inner
+
+
+
 def test_a_search_of_ours_is_read_by_others():
     either_or = ldap.any_of(ldap.equals("cn", b"a*)(uid=\0"), ldap.equals("uid", b"b"))
     where = ldap.all_of(either_or, ldap.ANY_ENTRY, ldap.present("member"))

@@ -20,6 +20,7 @@ def upgrade() -> None:
         ("blocked_by", sa.Text()),
     ):
         op.add_column("accounts", sa.Column(name, kind, nullable=True))
+    op.add_column("accounts", sa.Column("disabled", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.add_column("logins", sa.Column("application", sa.Text(), nullable=False, server_default=""))
     for name, kind, default in (
         ("application", sa.Text(), ""),
