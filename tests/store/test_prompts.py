@@ -360,7 +360,7 @@ async def test_a_database_of_the_first_version_is_brought_up_to_date(world, alic
     with world.sql() as sql:
         for table in ("prompts", "prompt_times", "reuse", "sent_codes", "bypasses", "cuts", "notices", "tries", "rates"):
             sql.execute(f"DROP TABLE {table}")
-        for column in ("method", "locks", "phone", "blocked_until", "blocked_reason", "blocked_by"):
+        for column in ("method", "locks", "phone", "disabled", "blocked_until", "blocked_reason", "blocked_by"):
             sql.execute(f"ALTER TABLE accounts DROP COLUMN {column}")
         sql.execute("ALTER TABLE logins DROP COLUMN application")
         sql.execute("UPDATE alembic_version SET version_num = '0001'")
