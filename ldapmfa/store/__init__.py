@@ -5,8 +5,8 @@ success, durable before it is reported; wrong codes count per account, whichever
 they come by; secrets lie sealed and bound to their row. Whatever fails is StoreDown, and then nothing was accepted.
 
 Not in here: whether a code is right (`ldapmfa.factors`), who may change what (`ldapmfa.accounts`), the tables
-(`schema`), what is asked of them (`statements`, `listings`), questions to owners (`prompts`),
-connections and threads (`database`), how calls share a transaction (`writer`).
+(`schema`), what is asked of them (`statements`, `listings`), questions to owners (`prompts`), wrong passwords
+(`tries`), connections and threads (`database`), how calls share a transaction (`writer`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ldapmfa.factors import Credential, Match, NewCredential
 from ldapmfa.store import database, statements
 from ldapmfa.store.database import Database
 from ldapmfa.store.listings import Listings
-from ldapmfa.store.prompts import Begun, Grant, Place, Prompts
+from ldapmfa.store.prompts import Begun, Grant, Guess, Place, Prompts
 from ldapmfa.store.rows import (
     AccountRow,
     FactorRow,
@@ -49,6 +49,7 @@ from ldapmfa.store.rows import (
 )
 from ldapmfa.store.schema import ACCOUNTS, FACTORS, FORMS, META, PENDING, PROMPT_TIMES, RECOVERY_CODES, SENT_CODES
 from ldapmfa.store.seal import SealBroken
+from ldapmfa.store.tries import Counted, Tries
 from ldapmfa.store.writer import BROKEN, Call, Writer, down
 
 if TYPE_CHECKING:
@@ -64,8 +65,10 @@ __all__ = [
     "AccountRow",
     "Begun",
     "CodeAnswer",
+    "Counted",
     "FactorRow",
     "Grant",
+    "Guess",
     "Pending",
     "PendingRow",
     "Place",
@@ -81,7 +84,7 @@ _OPENING: Final = threading.Lock()
 _CANARY: Final = "meta/canary"
 
 
-class Store(Listings, Prompts):
+class Store(Listings, Prompts, Tries):
     """The state of one installation; made by `open`. Every verb raises StoreDown if the database fails."""
 
     def __init__(
@@ -113,12 +116,14 @@ class Store(Listings, Prompts):
         migrate: bool = True,
         wrong_codes: int = 10,
         lock_seconds: float = 900.0,
+        longest_lock_seconds: float = 86400.0,
         backlog: int = 1000,
     ) -> Store:
         """Open the database, bringing its schema up to date, and check that the key file is the one it needs.
 
-        `clock` gives seconds since the epoch; `wrong_codes` of an account in a row lock it for `lock_seconds`;
-        `backlog` notes may wait. ConfigError: the URL, the schema (if not to `migrate`) or the key file is wrong.
+        `clock` gives seconds since the epoch; `wrong_codes` of an account in a row lock it for `lock_seconds`,
+        and for twice as long each time after that, up to `longest_lock_seconds`; `backlog` notes may wait. ConfigError:
+        the URL, the schema (if not to `migrate`) or the key file is wrong.
         """
         address = database.address(url)
         database.create_file(address)
@@ -142,7 +147,7 @@ class Store(Listings, Prompts):
             clock=clock,
             entropy=entropy,
             normalise_dn=normalise_dn,
-            limit=Limit(wrong_codes, lock_seconds),
+            limit=Limit(wrong_codes, lock_seconds, longest_lock_seconds),
             backlog=backlog,
         )
 
