@@ -18,7 +18,10 @@ class Explanation:
     remedy: str = ""
 
 
-_WAIT: Final = "ldapmfa user unlock NAME ends it at once; it ends by itself 15 minutes after the tenth wrong code."
+_WAIT: Final = (
+    "ldapmfa user unlock NAME ends it at once; it ends by itself after throttle.lock_seconds, and after twice as long"
+    " each time that it follows another lock without a right code in between."
+)
 _LOG: Final = "ldapmfa's log has a line of the same time, under the same reference code."
 
 REASONS: Final[dict[str, Explanation]] = {

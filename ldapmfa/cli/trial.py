@@ -29,6 +29,7 @@ from ldapmfa.core.questions import (
     Identify,
     LookUp,
     MayOpen,
+    MayTry,
     PasswordAnswer,
     Question,
     RecallName,
@@ -36,6 +37,7 @@ from ldapmfa.core.questions import (
     Reuse,
     Standing,
     StartPrompt,
+    Throttled,
     Unreachable,
     VerifyAtService,
     VerifyCode,
@@ -50,7 +52,7 @@ from ldapmfa.wire import ldap
 
 _CODES: Final = {
     "accepted": "it is right, and now used up",
-    "wrong": "it is wrong; ten wrong ones in a row lock the account for 15 minutes",
+    "wrong": "it is wrong; too many in a row lock the account's factors for a while (throttle.wrong_codes)",
     "replayed": "it was right, but is used up already",
     "locked": "not looked at, for too many wrong ones have locked the account",
     "not-enrolled": "the account has no factor to compare it with",
@@ -125,6 +127,7 @@ async def play(
             reference=service.reference_code,
             record=record,
             refused=RefusedShapes(reactor),
+            tries=service.tries(config, store, keep),
             refusal_floor=0.0,
             deadline=listen.deadline or config.login.deadline,
         )
@@ -171,10 +174,8 @@ def _told(question: Question, reply: Any) -> str:
                 else "nothing"
             )
             return f"What was typed ends like a code. What is remembered of the name: {known}."
-        case VerifyPassword(_, shape), PasswordAnswer(code, text):
-            what = "without the code" if shape == "cut" else "as a whole, as no code was typed, or none is expected"
-            said = "it is right" if code == ldap.SUCCESS else f"refused with result code {code}"
-            return f"The directory was asked about the password, {what}: {said}" + (f" ({text})." if text else ".")
+        case MayTry() | VerifyPassword(), _:
+            return _told_of_password(question, reply)
         case Identify(), Identity(_, account, dn):
             return f"The directory says who that is: {dn} ({account})."
         case Identify(), Unidentified(reason, detail):
@@ -200,6 +201,17 @@ def _told(question: Question, reply: Any) -> str:
         case Admit(_, reason, factor), _:
             return f"It is a success: {reason}{f' by {factor}' if factor else ''}."
     return type(question).__name__
+
+
+def _told_of_password(question: MayTry | VerifyPassword, reply: Any) -> str:
+    match question, reply:
+        case VerifyPassword(_, shape), PasswordAnswer(code, text):
+            what = "without the code" if shape == "cut" else "as a whole, as no code was typed, or none is expected"
+            said = "it is right" if code == ldap.SUCCESS else f"refused with result code {code}"
+            return f"The directory was asked about the password, {what}: {said}" + (f" ({text})." if text else ".")
+        case _, Throttled(limit):
+            return f"Too many wrong passwords came lately ({limit}): the directory is not asked about this one."
+    return "Not too many wrong passwords came lately: the directory may be asked."
 
 
 def _said(answer: Any) -> str:

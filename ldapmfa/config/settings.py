@@ -247,6 +247,34 @@ class Exempt(Table):
     """The identity_name of the directory the account is in; any directory if not given."""
 
 
+class Throttle(Table):
+    """How often codes and passwords may be guessed; counted in the store, over all listeners and workers."""
+
+    wrong_codes: Annotated[Whole, Field(ge=1, le=100)] = 10
+    """How many wrong codes in a row lock an account's second factors."""
+    lock_seconds: Seconds = 900
+    """Seconds that such a lock lasts. Each further one without a right code in between lasts twice as long."""
+    longest_lock_seconds: Seconds = 86400
+    """Seconds that such a lock lasts at most; when as many have passed since the last lock's end, the next one lasts
+    lock_seconds again."""
+    wrong_passwords: Annotated[Whole, Field(ge=0, le=1000)] = 5
+    """How many wrong passwords for one account from one address the directory is asked about within
+    wrong_password_seconds; further ones, and the right one too, are refused unasked. Fewer than the directory itself
+    locks the account after. 0: the directory is asked about everything, and nothing below counts."""
+    wrong_password_seconds: Seconds = 900
+    """The seconds that wrong passwords are counted over, from the first one on; no fewer than the directory counts
+    over."""
+    source_wrong_passwords: Annotated[Whole, Field(ge=1)] = 100
+    """How many wrong passwords from one address (an IPv6 network of 64 bits), for whatever accounts, the directory is
+    asked about within wrong_password_seconds."""
+    wrong_passwords_a_minute: Annotated[Whole, Field(ge=1)] = 600
+    """How many wrong passwords from everywhere the directory is asked about in a minute; of further logins in that
+    minute only those go on whose account has logged in from the same address within 90 days."""
+    gateways: tuple[Network, ...] = ()
+    """Networks where one address stands for many users: VPN gateways, web servers, mail servers. source_wrong_passwords
+    does not hold there, nor at a Unix socket."""
+
+
 class Limits(Table):
     """How much clients may ask for before they are turned away; each worker counts for itself."""
 
@@ -299,6 +327,7 @@ class Config(BaseModel):
     login: Login = Field(default_factory=Login)
     factors: dict[DirectoryName, ServiceTable] = Field(default_factory=dict)
     exempt: tuple[Exempt, ...] = ()
+    throttle: Throttle = Field(default_factory=Throttle)
     limits: Limits = Field(default_factory=Limits)
     service: Service = Field(default_factory=Service)
     log: Log = Field(default_factory=Log)

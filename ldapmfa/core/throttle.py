@@ -132,10 +132,14 @@ class PasswordLimit:
         return None
 
     def room(self, tried: Tried, *, gateway: bool, workers: int) -> Room:
-        """How many may be under way in one of `workers` processes: together they pass no limit by `workers` or more."""
+        """How many may be under way in one of `workers` processes: its share of what is left, and one at least.
+
+        They learn of each other's wrong ones when these are counted. Until then those of all but one process may come
+        on top of the limit: (workers - 1) * max(1, limit // workers).
+        """
 
         def share(limit: int, used: int) -> int:
-            return -(-(limit - used) // workers)
+            return max(1, (limit - used) // workers)
 
         return Room(
             share(self.wrong, tried.failures),

@@ -37,6 +37,7 @@ from ldapmfa.config import Directory as DirectoryTable
 from ldapmfa.core.policy import Exempt, Policy, ServiceRule
 from ldapmfa.core.secret import CodeForm
 from ldapmfa.core.session import Rules
+from ldapmfa.core.throttle import PasswordLimit
 from ldapmfa.errors import ConfigError, LdapMfaError
 from ldapmfa.factors.breaker import Guarded
 from ldapmfa.factors.service import Tools
@@ -48,6 +49,7 @@ from ldapmfa.net.link import Server
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
 from ldapmfa.net.tls import over_tls, server_context
+from ldapmfa.net.tries import Tries
 from ldapmfa.net.waiting import pause
 from ldapmfa.store import Store
 from ldapmfa.store.seal import Seal
@@ -195,7 +197,24 @@ async def open_store(config: Config, *, migrate: bool | None = None) -> Store:
         clock=time.time,
         normalise_dn=dn.normalise,
         migrate=config.store.migrate if migrate is None else migrate,
+        wrong_codes=config.throttle.wrong_codes,
+        lock_seconds=config.throttle.lock_seconds,
+        longest_lock_seconds=config.throttle.longest_lock_seconds,
     )
+
+
+def tries(config: Config, store: Store, keep: Callable[[Coroutine[Any, Any, Any]], Any]) -> Tries | None:
+    """What is let through to the directories; None: everything."""
+    table = config.throttle
+    if not table.wrong_passwords:
+        return None
+    limit = PasswordLimit(
+        table.wrong_passwords,
+        table.wrong_password_seconds,
+        table.source_wrong_passwords,
+        table.wrong_passwords_a_minute,
+    )
+    return Tries(limit, store, keep=keep, gateways=table.gateways, workers=config.service.workers)
 
 
 def load_services(config: Config, reactor: Any, keep: Callable[[Coroutine[Any, Any, None]], Any]) -> dict[str, Guarded]:
@@ -390,6 +409,7 @@ class LdapMfa(AsyncService):
                 "refused": RefusedShapes(self._reactor),
                 "keep": self._kept,
                 "alarm": _alarm,
+                "tries": tries(config, store, self._kept),
                 "refusal_floor": refusal_floor(config),
                 **self._options,
             }
