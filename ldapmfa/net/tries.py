@@ -1,8 +1,8 @@
 """Which passwords the directory is asked about now: what may be under way at once, and what becomes of each.
 
 Promised here: guesses made in parallel are no more than guesses made one after the other, within this process; several
-processes know of each other what is counted, not what is under way (`PasswordLimit.room`). A guess whose client has left
-is counted like any other, and a wrong one is durable before anybody is told. Where the directory did not answer,
+processes know of each other what is counted, not what is under way (`PasswordLimit.room`). A guess whose client has
+left is counted like any other, and a wrong one is durable before anybody is told. Where the directory did not answer,
 nothing is counted. Not in here: what the limits are (`ldapmfa.core.throttle`), who has spent how much
 (`ldapmfa.store.tries`).
 """
