@@ -47,7 +47,17 @@ from ldapmfa.store.rows import (
     plain,
     row_name,
 )
-from ldapmfa.store.schema import ACCOUNTS, FACTORS, FORMS, META, PENDING, PROMPT_TIMES, RECOVERY_CODES, SENT_CODES
+from ldapmfa.store.schema import (
+    ACCOUNTS,
+    FACTORS,
+    FORMS,
+    META,
+    PENDING,
+    PROMPT_TIMES,
+    RECOVERY_CODES,
+    SENT_CODES,
+    TRIES,
+)
 from ldapmfa.store.seal import SealBroken
 from ldapmfa.store.tries import Counted, Tries
 from ldapmfa.store.writer import BROKEN, Call, Writer, down
@@ -359,11 +369,14 @@ class Store(Listings, Prompts, Tries):
         return await self._change(delete(FACTORS).where(FACTORS.c.account_key == owner), change)
 
     async def unlock(self, account_key: str, change: AccountChanged) -> bool:
-        """Let an account try codes, and be asked, again; False if it is unknown."""
+        """Let an account try codes and passwords, and be asked, again; False if it is unknown."""
         none = {"wrong_codes": 0, "locked_until": None, "locks": 0}
         unlocked = update(ACCOUNTS).where(ACCOUNTS.c.key == account_key).values(none)
         prompts = delete(PROMPT_TIMES).where(PROMPT_TIMES.c.account_key == account_key)
-        return await self._change(unlocked, change, prompts) > 0
+        directory = select(ACCOUNTS.c.directory).where(ACCOUNTS.c.key == account_key).scalar_subquery()
+        tries = update(TRIES).where(TRIES.c.directory == directory, TRIES.c.who == account_key)
+        nothing = {"failures": 0, "since": 0.0, "refused": None, "refused_at": None}
+        return await self._change(unlocked, change, prompts, tries.values(nothing)) > 0
 
     async def set_method(self, owner: str | Identity, method: str | None, change: AccountChanged) -> bool:
         """How the owner of an account, by its key or as the directory has it, wants to be asked; False if unknown."""

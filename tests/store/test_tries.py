@@ -20,13 +20,13 @@ LIMIT = PasswordLimit()
 HERE, THERE = "192.0.2.7", "198.51.100.9"
 
 
-async def tried(store, name="alice", source=HERE, password="wrong", directory="ad", limit=LIMIT):
+async def tried(store, name="alice", *, source=HERE, password="wrong", directory="ad", limit=LIMIT):
     return await store.tried(directory, dn.normalise_name(name), source, Secret(password.encode()), limit)
 
 
-async def wrong(store, name="alice", source=HERE, password="wrong", directory="ad", limit=LIMIT):
+async def wrong(store, name="alice", *, source=HERE, password="wrong", directory="ad", limit=LIMIT):
     """One that the directory refused; what was known before."""
-    counted, known = await tried(store, name, source, password, directory, limit)
+    counted, known = await tried(store, name, source=source, password=password, directory=directory, limit=limit)
     await store.count_wrong(counted, Secret(password.encode()), limit)
     return known
 
@@ -36,7 +36,7 @@ async def known(store, *args, **more):
 
 
 async def succeed(world, store, identity, name, source=HERE):
-    counted, _ = await tried(store, name, source)
+    counted, _ = await tried(store, name, source=source)
     await store.admit(identity, world.success(), [dn.normalise_name(name)])
     store.note_success(counted, identity.key, LIMIT)
     await store.admit(identity, world.success(), [])  # notes are written by then
@@ -127,6 +127,18 @@ class TestCounting:
         await noted(world, store, bob)
         assert await known(store, password="wrong") == Tried(0, 1, 2)
         assert (await known(store, source=THERE)).failures == 1
+
+
+    async def test_A22_unlocking_an_account_sets_its_count_back_wherever_it_came_from(self, world, alice, bob):
+        store = await world.open()
+        for identity in (alice, bob):
+            await store.admit(identity, world.success(), [])
+            for source in (HERE, THERE):
+                await wrong(store, identity.accounts[0], source=source)
+        assert await store.unlock(alice.key, world.change(alice.key, "unlocked"))
+        for source in (HERE, THERE):
+            assert await known(store, source=source) == Tried(0, 2, 4)
+            assert (await known(store, "bob", source=source)).failures == 1
 
 
 class TestNames:
