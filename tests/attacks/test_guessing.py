@@ -215,6 +215,30 @@ async def test_A22_who_waits_in_line_waits_no_longer_than_a_login_may(house):
     assert asked_about(house, ALICE) == 5
 
 
+async def test_A22_who_is_called_and_leaves_at_that_moment_lets_the_next_one_go(house):
+    """Or the line would stand still."""
+    await house.open()
+    (name,) = people(house, 1)
+    await reasons(house, name, *wrong(4))
+    house.directory.holds = lambda link, frame: frame.tag == ldap.BIND_REQUEST
+    clients = [house.client(port=40_000 + n) for n in range(4)]
+    for client in clients:
+        client.send(bind(1, name, PASSWORD))
+    under_way = house.listener.doorway.tries.under_way
+    await house.until(lambda: len(house.directory.held) == 1 and [len(line) for line in under_way._lines.values()] == [3])
+    calls = under_way.call
+
+    def call(key):
+        calls(key)
+        if clients[1].pipe.open and [len(line) for line in under_way._lines.values()] == [2]:
+            clients[1].leave()
+
+    under_way.call = call
+    house.directory.release()
+    await house.until(lambda: len(house.events) == 8)
+    assert Counter(event.outcome for event in house.events[4:]) == {"accepted": 3, "broken": 1}
+
+
 async def test_A22_whoever_leaves_before_the_answer_is_counted(house):
     """Or the directory's counter could be spent without any of ours."""
     await house.open()

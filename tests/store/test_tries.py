@@ -208,6 +208,8 @@ class TestSuccesses:
         await wrong(store)
         assert await known(store, password="more") == Tried(1, 1, 1, known=True)
         world.now += 3600
+        await wrong(store, "bob")  # and old rows go
+        assert (await known(store)).known
         await succeed(world, store, alice, "alice")
         assert (await known(store, password="more")).failures == 0
 
