@@ -27,6 +27,8 @@ from collections.abc import Callable, Generator, Sequence
 from itertools import zip_longest
 from typing import Any, Self
 
+from ldapmfa.core.login import login
+from ldapmfa.core.questions import Attempt, MayTry, Question, Verdict
 from ldapmfa.core.secret import Secret
 from ldapmfa.core.session import Relay, Send, Session
 from ldapmfa.wire import ldap
@@ -93,6 +95,26 @@ class Playbook(_Transcript):
         if event is None:
             return ()
         return self.session.receive(event) if isinstance(event, bytes) else self.session.handle(event)
+
+
+def unthrottled(attempt: Attempt) -> Generator[Question, Any, Verdict]:
+    """The login of `attempt`, whose password may be tried: that question is answered here."""
+    procedure = login(attempt)
+    try:
+        question = next(procedure)
+        while True:
+            if isinstance(question, MayTry):
+                question = procedure.send(None)
+                continue
+            try:
+                said = yield question
+            except Exception as broken:  # noqa: BLE001 - whatever it is, it is passed on
+                question = procedure.throw(broken)
+            else:
+                question = procedure.send(said)
+    except StopIteration as end:
+        verdict: Verdict = end.value
+        return verdict
 
 
 class Procedure(_Transcript):

@@ -28,6 +28,7 @@ from ldapmfa.core.policy import Exempt, Policy
 from ldapmfa.core.rules import Moment
 from ldapmfa.core.secret import Secret
 from ldapmfa.core.session import Rules, State
+from ldapmfa.core.throttle import PasswordLimit
 from ldapmfa.errors import DirectoryDown
 from ldapmfa.factors import NewCredential
 from ldapmfa.factors.breaker import Guarded
@@ -41,6 +42,7 @@ from ldapmfa.net.directory import Directory, DirectorySettings
 from ldapmfa.net.driver import Doorway, RefusedShapes
 from ldapmfa.net.ldap_front import LdapFront, Listener
 from ldapmfa.net.link import Link, Server
+from ldapmfa.net.tries import Tries
 from ldapmfa.net.waiting import within
 from ldapmfa.store import Store
 from ldapmfa.store.seal import Seal
@@ -529,6 +531,9 @@ class World:
     alarms: list = field(default_factory=list)
     deadline: float = 30.0
     guards: dict = field(default_factory=dict)  #: the services behind their breakers
+    tries: PasswordLimit | None = None
+    gateways: tuple = ()
+    processes: int = 1
     workers: list = field(default_factory=list)  #: further processes on the same store
 
     def __post_init__(self):
@@ -550,7 +555,8 @@ class World:
 
     async def worker(self, **changes):
         """Another process of this proxy: the same accounts, clock, services and file, a store of its own."""
-        same = {name: getattr(self, name) for name in ("rules", "policy", "settings", "owner", "others", "table", "terms")}
+        names = ("rules", "policy", "settings", "owner", "others", "table", "terms", "tries", "gateways", "processes")
+        same = {name: getattr(self, name) for name in names}
         other = World(self.path, **{**same, "deadline": self.deadline, **changes})
         other.clock = other.directory._reactor = self.clock
         other.cuts = Cuts(self.clock)
@@ -586,6 +592,8 @@ class World:
             alarm=self.alarms.append,
             moment=lambda: Moment(self.now),
             deadline=self.deadline,
+            tries=self.tries
+            and Tries(self.tries, self.store, keep=self._kept, gateways=self.gateways, workers=self.processes),
         )
         self.listener = Listener(
             name="test",

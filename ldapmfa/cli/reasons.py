@@ -18,7 +18,10 @@ class Explanation:
     remedy: str = ""
 
 
-_WAIT: Final = "ldapmfa user unlock NAME ends it at once; it ends by itself 15 minutes after the tenth wrong code."
+_WAIT: Final = (
+    "ldapmfa user unlock NAME ends it at once; it ends by itself after throttle.lock_seconds, and after twice as long"
+    " each time that it follows another lock without a right code in between."
+)
 _LOG: Final = "ldapmfa's log has a line of the same time, under the same reference code."
 
 REASONS: Final[dict[str, Explanation]] = {
@@ -140,7 +143,11 @@ REASONS: Final[dict[str, Explanation]] = {
         "The password was right; the service has locked the user or the device.", "Unlock it at the service."
     ),
     "throttled": Explanation(
-        "The password was right; the service says that it was asked about this user too often.", "Wait a little."
+        "Too many wrong passwords came lately, and the directory was not asked about this one: the detail names the"
+        " limit of [throttle]. Where a service is named instead, the password was right, and that service says that it"
+        " was asked about this user too often.",
+        "Wait a little. If programs of many users have one address, name it in throttle.gateways; if one program has an"
+        " old password, correct it.",
     ),
     "no-method": Explanation(
         "The password was right; the user can't be asked like this: the service has no such method, or no such device"

@@ -31,6 +31,7 @@ from ldapmfa.core.questions import (
     Identify,
     LookUp,
     MayOpen,
+    MayTry,
     PasswordAnswer,
     Question,
     RecallName,
@@ -39,6 +40,7 @@ from ldapmfa.core.questions import (
     Reuse,
     Standing,
     StartPrompt,
+    Throttled,
     Unreachable,
     UseBypass,
     VerifyAtService,
@@ -55,7 +57,7 @@ from ldapmfa.wire import ldap
 
 _CODES: Final = {
     "accepted": "it is right, and now used up",
-    "wrong": "it is wrong; ten wrong ones in a row lock the account for 15 minutes",
+    "wrong": "it is wrong; too many in a row lock the account's factors for a while (throttle.wrong_codes)",
     "replayed": "it was right, but is used up already",
     "locked": "not looked at, for too many wrong ones have locked the account",
     "not-enrolled": "the account has no factor that counts to compare it with",
@@ -133,6 +135,7 @@ async def play(
             record=record,
             refused=RefusedShapes(reactor),
             measures=Measures(config.fraud.block_days, config.fraud.ways),
+            tries=service.tries(config, store, keep),
             refusal_floor=0.0,
             deadline=assembly.deadline(config, listen, application),
         )
@@ -180,10 +183,8 @@ def _told(question: Question, reply: Any) -> str:
                 else "nothing"
             )
             return f"What was typed ends like a code. What is remembered of the name: {known}."
-        case VerifyPassword(_, shape), PasswordAnswer(code, text):
-            what = "without the code" if shape == "cut" else "as a whole, as no code was typed, or none is expected"
-            said = "it is right" if code == ldap.SUCCESS else f"refused with result code {code}"
-            return f"The directory was asked about the password, {what}: {said}" + (f" ({text})." if text else ".")
+        case MayTry() | VerifyPassword(), _:
+            return _told_of_password(question, reply)
         case Identify(), Identity(_, account, dn):
             return f"The directory says who that is: {dn} ({account})."
         case Identify(), Unidentified(reason, detail):
@@ -230,6 +231,17 @@ def _standing(of: Standing) -> list[str]:
     words += [f"was sent a code by {of.sent}"] if of.sent else []
     words += ["may log in once without a second factor"] if of.bypass else []
     return words
+
+
+def _told_of_password(question: MayTry | VerifyPassword, reply: Any) -> str:
+    match question, reply:
+        case VerifyPassword(_, shape), PasswordAnswer(code, text):
+            what = "without the code" if shape == "cut" else "as a whole, as no code was typed, or none is expected"
+            said = "it is right" if code == ldap.SUCCESS else f"refused with result code {code}"
+            return f"The directory was asked about the password, {what}: {said}" + (f" ({text})." if text else ".")
+        case _, Throttled(limit):
+            return f"Too many wrong passwords came lately ({limit}): the directory is not asked about this one."
+    return "Not too many wrong passwords came lately: the directory may be asked."
 
 
 def _said(answer: Any) -> str:

@@ -313,6 +313,35 @@ class Fraud(Table):
         return ("mail",) * bool(self.mail_to) + ("webhook",) * bool(self.webhook_url)
 
 
+class Throttle(Table):
+    """How often codes and passwords may be guessed; counted in the store, over all listeners and workers."""
+
+    wrong_codes: Annotated[Whole, Field(ge=1, le=100)] = 10
+    """How many wrong codes in a row lock an account's second factors."""
+    lock_seconds: Seconds = 900
+    """Seconds that such a lock lasts. Each further one without a right code in between lasts twice as long."""
+    longest_lock_seconds: Seconds = 86400
+    """Seconds that such a lock lasts at most; when as many have passed since the last lock's end, the next one lasts
+    lock_seconds again."""
+    wrong_passwords: Annotated[Whole, Field(ge=0, le=1000)] = 5
+    """How many wrong passwords for one account from one address the directory is asked about within
+    wrong_password_seconds; further ones, and the right one too, are refused unasked. Fewer than the directory itself
+    locks the account after. 0: the directory is asked about everything, and nothing below counts."""
+    wrong_password_seconds: Seconds = 900
+    """The seconds that wrong passwords are counted over, from the first one on; no fewer than the directory counts
+    over."""
+    source_wrong_passwords: Annotated[Whole, Field(ge=1)] = 100
+    """How many wrong passwords from one address (an IPv6 network of 64 bits), for whatever accounts, the directory is
+    asked about within wrong_password_seconds."""
+    wrong_passwords_a_minute: Annotated[Whole, Field(ge=1)] = 600
+    """How many wrong passwords from everywhere the directory is asked about in a minute; of further logins in that
+    minute only those go on whose account has logged in from the same address within 90 days."""
+    gateways: tuple[Network, ...] = Field((), examples=[["10.1.2.10"]])
+    """Networks where one address stands for many users: VPN gateways, web servers, mail servers, load balancers without
+    PROXY headers. Neither source_wrong_passwords nor the limits of a source in [limits] hold there, nor at a Unix
+    socket."""
+
+
 class Limits(Table):
     """How much clients may ask for before they are turned away; each worker counts for itself."""
 
@@ -335,14 +364,12 @@ class Limits(Table):
     pending_logins: Annotated[Whole, Field(ge=1)] = 5_000
     """How many logins of a process may be undecided at once; further ones are answered busy."""
     source_connections: Annotated[Whole, Field(ge=1)] = 2_500
-    """How many clients from one source (an IPv4 address, or an IPv6 network of 64 bits) may be connected at once."""
+    """How many clients from one source (an IPv4 address, or an IPv6 network of 64 bits) may be connected at once; those
+    in throttle.gateways count for all only, here and below."""
     source_pending_logins: Annotated[Whole, Field(ge=1)] = 2_500
     """How many logins from one source may be undecided at once."""
     source_buffered_bytes: Annotated[Whole, Field(ge=1 << 20)] = 64 << 20
     """How many bytes a process buffers for the clients of one source."""
-    gateways: tuple[Network, ...] = Field((), examples=[["10.1.2.10"]])
-    """Networks of programs through which many users come, such as a VPN gateway or a load balancer without PROXY
-    headers: no limit of a source is theirs."""
 
 
 class Service(Table):
@@ -377,6 +404,7 @@ class Config(BaseModel):
     factors: dict[DirectoryName, ServiceTable] = Field(default_factory=dict)
     exempt: tuple[Exempt, ...] = ()
     fraud: Fraud = Field(default_factory=Fraud)
+    throttle: Throttle = Field(default_factory=Throttle)
     limits: Limits = Field(default_factory=Limits)
     service: Service = Field(default_factory=Service)
     log: Log = Field(default_factory=Log)

@@ -1,9 +1,10 @@
 """One login, whichever door it came by: a generator of questions ending in a Verdict.
 
 The order is the promise: the password first, at the directory, once (once more only behind an approval for which the
-link was given up); then who was bound; then what the rules demand of that account: a code, an answer of its owner, or
-neither; then the code, which is burnt only now; success is recorded before it is told. There is no other way to
-`Accepted` (A26). "No" is a Verdict; what is broken is raised into the generator and ends it.
+link was given up), if not too many wrong ones came before; then who was bound; then what the rules demand of that
+account: a code, an answer of its owner, or neither; then the code, which is burnt only now; success is recorded before
+it is told. There is no other way to `Accepted` (A26). "No" is a Verdict; what is broken is raised into the generator
+and ends it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from ldapmfa.core.questions import (
     Identify,
     LookUp,
     MayOpen,
+    MayTry,
     PasswordAnswer,
     Question,
     Reason,
@@ -41,6 +43,7 @@ from ldapmfa.core.questions import (
     Reused,
     Standing,
     StartPrompt,
+    Throttled,
     Unreachable,
     UseBypass,
     Verdict,
@@ -90,6 +93,15 @@ def _reason_of(text: str) -> str:
     return _SUB_CODES.get(found[1], "password") if found else "password"
 
 
+def says_of_password(answer: PasswordAnswer) -> bool | None:
+    """Whether a directory's answer to a bind says that the password was right, or a wrong guess; None: neither."""
+    if answer.code == ldap.SUCCESS:
+        return True
+    if answer.code in _BROKEN:
+        return None
+    return {"password": False, "account-locked": None}.get(_reason_of(answer.text), True)
+
+
 #: Of these, those by which it says that the password was right and must be changed: who has shown a factor may be told.
 _TO_BE_CHANGED: Final = ("password-expired", "must-change-password")
 
@@ -114,6 +126,9 @@ def login(attempt: Attempt) -> Generator[Question, Any, Verdict]:
     if not is_usable(attempt.typed, attempt.form):
         return Refused("empty-password")
     typed, shape = yield from _taken_apart(attempt)
+    throttled: Throttled | None = yield MayTry(attempt.normalised_name, typed.password)
+    if throttled is not None:
+        return Refused("throttled", detail=throttled.limit)
     found = yield from _password(typed.password, shape)
     if isinstance(found, Refused):
         if not attempt.policy.tells or found.reason not in _TO_BE_CHANGED or not found.answer:

@@ -13,6 +13,7 @@ from ldapmfa.core.identity import Identity
 from ldapmfa.core.policy import Address, Choice, Policy, Recall, Shape
 from ldapmfa.core.rules import Moment
 from ldapmfa.core.secret import CodeForm, Secret
+from ldapmfa.core.throttle import Barred
 from ldapmfa.wire import dn
 
 
@@ -50,6 +51,21 @@ class Remembered:
 
     recall: Recall
     refused: Shape | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MayTry:
+    """May the directory be asked about this password for a typed name? Answered by `Throttled`, or None: it may."""
+
+    name: str
+    password: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """Answer to MayTry: too many wrong ones came lately, by which limit."""
+
+    limit: Barred
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +274,7 @@ class Admit:
 
 Question = (
     RecallName
+    | MayTry
     | VerifyPassword
     | Identify
     | Resolve

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ldapmfa.factors.breaker import Guarded
     from ldapmfa.factors.service import Answer, Started
     from ldapmfa.net.fraud import Precaution
-    from ldapmfa.store import Begun, Store
+    from ldapmfa.store import Begun, Guess, Store
 
 #: Seconds for which a prompt is left open whose client has gone, where late approvals count.
 LATE: Final = 60.0
@@ -487,7 +487,7 @@ class Inquiry:
             return Answered(given=False, why=answer.why, detail=answer.detail)
         raise FactorDown(f"{service}: the plug-in answered {type(answer).__name__}")
 
-    async def _over(self, account: str, prompt_id: str | None, guess: float | None) -> None:
+    async def _over(self, account: str, prompt_id: str | None, guess: Guess | None) -> None:
         """The service has judged a code: its question is over, and the guess taken back that was none."""
         with suppress(StoreDown):  # both end by themselves
             if guess is not None:

@@ -34,6 +34,7 @@ from ldapmfa.core.questions import (
     Identify,
     LookUp,
     MayOpen,
+    MayTry,
     PasswordAnswer,
     Question,
     RecallName,
@@ -44,6 +45,7 @@ from ldapmfa.core.questions import (
     Reused,
     Standing,
     StartPrompt,
+    Throttled,
     UseBypass,
     VerifyAtService,
     VerifyCode,
@@ -58,8 +60,9 @@ from ldapmfa.net.asking import Asking, Inquiry, Terms
 from ldapmfa.net.directory import Directory
 from ldapmfa.net.fraud import Measures, Precaution
 from ldapmfa.net.link import Link
+from ldapmfa.net.tries import Tries, Try
 from ldapmfa.net.waiting import Deadline, DeadlineExceeded, pause
-from ldapmfa.store import Store
+from ldapmfa.store import Counted, Store
 from ldapmfa.wire import ldap
 
 Value = TypeVar("Value")
@@ -151,7 +154,7 @@ class Doorway:
     """What every login needs, the same for all of a listener. Times in seconds; `now` is seconds since the epoch.
 
     `keep` runs what may outlive a login; `alarm` is told whom an outage let in; `measures` are taken when an owner
-    reports fraud.
+    reports fraud; without `tries` wrong passwords are the directory's business alone.
     """
 
     store: Store
@@ -170,6 +173,7 @@ class Doorway:
     alarm: Callable[[audit.LoginEnded], None] = lambda _event: None
     moment: Callable[[], Moment] = Moment  #: now, by the clock on the wall that rules go by
     measures: Measures = field(default_factory=Measures)
+    tries: Tries | None = None
     refusal_floor: float = 0.25
     deadline: float = 30.0
 
@@ -195,6 +199,8 @@ class Login:
         self._door = doorway
         self._directory = directory
         self._link = link
+        self._try: Try | None = None  # from the leave to ask the directory until it is asked
+        self._counted: Counted | None = None
         self._password: Secret | None = None  # from the directory's yes until it is known whom that bound
         self._identity: Identity | None = None
         self._resolved = False  # nobody was bound: a service account says who is meant
@@ -231,6 +237,7 @@ class Login:
     def abandon(self) -> None:
         """The client left: whatever was found out is of no use to anybody, but perhaps to who comes back."""
         self._close()
+        self._untried()
         self._inquiry.leave()
         if self._recorded is None:
             self._note("broken", "client-left", 0, "")
@@ -244,10 +251,13 @@ class Login:
                 verdict = await run(login(self._bind.attempt), self._answered)
         except Exception as broken:  # noqa: BLE001 - broken means no, whatever broke
             self._close()
+            self._untried()
             self._inquiry.leave()
             return self._broken(broken)
         if isinstance(verdict, Accepted):
             door.refused.forget(self._key)
+            if door.tries and self._counted:
+                door.store.note_success(self._counted, verdict.identity.key, door.tries.limit)
             if self._recorded:
                 door.record(replace(self._recorded, total_ms=self._since(self._began)))
             link, self._link = self._link, None
@@ -288,6 +298,12 @@ class Login:
             self._link.close()
             self._link = None
 
+    def _untried(self) -> None:
+        """Others may try instead, if the directory was not asked."""
+        if self._try:
+            self._try.end()
+            self._try = None
+
     def _release(self) -> None:
         """Give the link up, if anything was bound on it."""
         link, self._link = self._link, None
@@ -306,6 +322,8 @@ class Login:
             case RecallName(name):
                 recall = await self._door.store.recall(self._directory.settings.identity_name, name)
                 return Remembered(recall, self._door.refused[self._key])
+            case MayTry(name, password):
+                return await self._may_try(name, password)
             case VerifyPassword(password, shape):
                 return await self._verify_password(password, shape)
             case Identify():
@@ -408,14 +426,24 @@ class Login:
         finally:
             self._factor_took = round(self._factor_took + self._since(began), 3)
 
+    async def _may_try(self, name: str, password: Secret) -> Throttled | None:
+        tries, client = self._door.tries, self._bind.attempt.client
+        if tries is None:
+            return None
+        may = await tries.begin(self._directory.settings.identity_name, name, client, password)
+        if isinstance(may, Throttled):
+            return may
+        self._try, self._counted = may, may.counted
+        return None
+
     async def _verify_password(self, password: Secret, shape: Shape) -> PasswordAnswer:
         began = self._door.clock.seconds()
         link, self._link = self._link, None
         bind = self._bind
+        trying, self._try = self._try, None  # there is none behind an approval
+        asked = self._directory.verify_password(link, bind.raw_name, password, bind.message_id, bind.controls)
         try:
-            self._link, answer = await self._directory.verify_password(
-                link, bind.raw_name, password, bind.message_id, bind.controls
-            )
+            self._link, answer = await (trying.ask(asked) if trying else asked)
         finally:
             self._directory_took = self._since(began)
         if answer.code != ldap.SUCCESS:

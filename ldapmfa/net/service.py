@@ -34,6 +34,7 @@ from ldapmfa import audit, factors
 from ldapmfa.config import Application, Config, Listen
 from ldapmfa.config import Directory as DirectoryTable
 from ldapmfa.core.application import Recognition
+from ldapmfa.core.throttle import PasswordLimit
 from ldapmfa.errors import ConfigError, LdapMfaError
 from ldapmfa.factors.breaker import Guarded
 from ldapmfa.factors.service import Tools
@@ -58,6 +59,7 @@ from ldapmfa.net.notify import deliver, ways_of
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
 from ldapmfa.net.tls import over_tls, server_context
+from ldapmfa.net.tries import Tries
 from ldapmfa.net.waiting import pause
 from ldapmfa.net.watch import watch
 from ldapmfa.store import Store
@@ -206,7 +208,24 @@ async def open_store(config: Config, *, migrate: bool | None = None) -> Store:
         clock=time.time,
         normalise_dn=dn.normalise,
         migrate=config.store.migrate if migrate is None else migrate,
+        wrong_codes=config.throttle.wrong_codes,
+        lock_seconds=config.throttle.lock_seconds,
+        longest_lock_seconds=config.throttle.longest_lock_seconds,
     )
+
+
+def tries(config: Config, store: Store, keep: Callable[[Coroutine[Any, Any, Any]], Any]) -> Tries | None:
+    """What is let through to the directories; None: everything."""
+    table = config.throttle
+    if not table.wrong_passwords:
+        return None
+    limit = PasswordLimit(
+        table.wrong_passwords,
+        table.wrong_password_seconds,
+        table.source_wrong_passwords,
+        table.wrong_passwords_a_minute,
+    )
+    return Tries(limit, store, keep=keep, gateways=table.gateways, workers=config.service.workers)
 
 
 def load_services(config: Config, reactor: Any, keep: Callable[[Coroutine[Any, Any, None]], Any]) -> dict[str, Guarded]:
@@ -355,6 +374,7 @@ class LdapMfa(AsyncService):
                 "keep": self._kept,
                 "alarm": _alarm,
                 "measures": Measures(config.fraud.block_days, config.fraud.ways, self._cut, _critical),
+                "tries": tries(config, store, self._kept),
                 "refusal_floor": refusal_floor(config),
                 **self._options,
             }
@@ -372,7 +392,7 @@ class LdapMfa(AsyncService):
             source_octets=limits.source_buffered_bytes,
             source_connections=limits.source_connections,
             source_logins=limits.source_pending_logins,
-            gateways=limits.gateways,
+            gateways=config.throttle.gateways,
         )
         known = self._directories = directories(config, self._reactor)
         factories = [

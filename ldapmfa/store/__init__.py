@@ -6,8 +6,8 @@ they come by; secrets lie sealed and bound to their row. Whatever fails is Store
 
 Not in here: whether a code is right (`ldapmfa.factors`), who may change what (`ldapmfa.accounts`), the tables
 (`schema`), what is asked of them (`statements`, `listings`), questions to owners (`prompts`), blocks
-(`blocks`), what people are to be told (`notices`), connections and threads (`database`), how calls share a transaction
-(`writer`).
+(`blocks`), wrong passwords (`tries`), what people are to be told (`notices`), connections and threads (`database`), how
+calls share a transaction (`writer`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ldapmfa.store.blocks import FOREVER, Blocks, Cut
 from ldapmfa.store.database import Database
 from ldapmfa.store.listings import Listings
 from ldapmfa.store.notices import Notice
-from ldapmfa.store.prompts import Begun, Grant, Place
+from ldapmfa.store.prompts import Begun, Grant, Guess, Place
 from ldapmfa.store.rows import (
     AccountRow,
     Block,
@@ -54,8 +54,19 @@ from ldapmfa.store.rows import (
     plain,
     row_name,
 )
-from ldapmfa.store.schema import ACCOUNTS, FACTORS, FORMS, META, PENDING, PROMPT_TIMES, RECOVERY_CODES, SENT_CODES
+from ldapmfa.store.schema import (
+    ACCOUNTS,
+    FACTORS,
+    FORMS,
+    META,
+    PENDING,
+    PROMPT_TIMES,
+    RECOVERY_CODES,
+    SENT_CODES,
+    TRIES,
+)
 from ldapmfa.store.seal import SealBroken
+from ldapmfa.store.tries import Counted, Tries
 from ldapmfa.store.writer import BROKEN, Call, Writer, down
 
 if TYPE_CHECKING:
@@ -74,9 +85,11 @@ __all__ = [
     "Block",
     "Bypass",
     "CodeAnswer",
+    "Counted",
     "Cut",
     "FactorRow",
     "Grant",
+    "Guess",
     "Notice",
     "Pending",
     "PendingRow",
@@ -95,7 +108,7 @@ _CANARY: Final = "meta/canary"
 _CLEARINGS: Final = "caches-cleared"
 
 
-class Store(Listings, Blocks):
+class Store(Listings, Blocks, Tries):
     """The state of one installation; made by `open`. Every verb raises StoreDown if the database fails."""
 
     def __init__(
@@ -127,12 +140,14 @@ class Store(Listings, Blocks):
         migrate: bool = True,
         wrong_codes: int = 10,
         lock_seconds: float = 900.0,
+        longest_lock_seconds: float = 86400.0,
         backlog: int = 1000,
     ) -> Store:
         """Open the database, bringing its schema up to date, and check that the key file is the one it needs.
 
-        `clock` gives seconds since the epoch; `wrong_codes` of an account in a row lock it for `lock_seconds`;
-        `backlog` notes may wait. ConfigError: the URL, the schema (if not to `migrate`) or the key file is wrong.
+        `clock` gives seconds since the epoch; `wrong_codes` of an account in a row lock it for `lock_seconds`,
+        and for twice as long each time after that, up to `longest_lock_seconds`; `backlog` notes may wait. ConfigError:
+        the URL, the schema (if not to `migrate`) or the key file is wrong.
         """
         address = database.address(url)
         database.create_file(address)
@@ -156,7 +171,7 @@ class Store(Listings, Blocks):
             clock=clock,
             entropy=entropy,
             normalise_dn=normalise_dn,
-            limit=Limit(wrong_codes, lock_seconds),
+            limit=Limit(wrong_codes, lock_seconds, longest_lock_seconds),
             backlog=backlog,
         )
 
@@ -368,11 +383,14 @@ class Store(Listings, Blocks):
         return await self._change(delete(FACTORS).where(FACTORS.c.account_key == owner), change)
 
     async def unlock(self, account_key: str, change: AccountChanged) -> bool:
-        """Let an account try codes, and be asked, again; False if it is unknown."""
+        """Let an account try codes and passwords, and be asked, again; False if it is unknown."""
         none = {"wrong_codes": 0, "locked_until": None, "locks": 0}
         unlocked = update(ACCOUNTS).where(ACCOUNTS.c.key == account_key).values(none)
         prompts = delete(PROMPT_TIMES).where(PROMPT_TIMES.c.account_key == account_key)
-        return await self._change(unlocked, change, prompts) > 0
+        directory = select(ACCOUNTS.c.directory).where(ACCOUNTS.c.key == account_key).scalar_subquery()
+        tries = update(TRIES).where(TRIES.c.directory == directory, TRIES.c.who == account_key)
+        nothing = {"failures": 0, "since": 0.0, "refused": None, "refused_at": None}
+        return await self._change(unlocked, change, prompts, tries.values(nothing)) > 0
 
     async def set_method(self, owner: str | Identity, method: str | None, change: AccountChanged) -> bool:
         """How the owner of an account, by its key or as the directory has it, wants to be asked; False if unknown."""

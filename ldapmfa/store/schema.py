@@ -191,8 +191,9 @@ NOTICES: Final = Table(
     Column("due", Float, nullable=False, index=True),
 )
 
-#: Wrong passwords, by who was meant (an account's key, or a name as typed, normalised) and where they came from: how
-#: many, since `since`, and when the last login from there succeeded.
+#: Wrong passwords, by who was meant (an account's key, or "name:" and a typed one) and where they came from: how many,
+#: since `since`; a keyed hash of the last one that was `refused`, and when; when the last login from there succeeded.
+#: A row without directory and name counts all from there. After `expires` a row is of no use.
 TRIES: Final = Table(
     "tries",
     METADATA,
@@ -201,9 +202,10 @@ TRIES: Final = Table(
     Column("source", Text, primary_key=True),
     Column("failures", Integer, nullable=False),
     Column("since", Float, nullable=False),
+    Column("refused", Text),
+    Column("refused_at", Float),
     Column("succeeded", Float),
-    Index(None, "source", "since"),
-    Index(None, "since"),
+    Column("expires", Float, nullable=False, index=True),
 )
 
 #: Wrong passwords of all, by the minute (seconds since the epoch, divided by 60).

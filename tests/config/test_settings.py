@@ -47,6 +47,15 @@ def test_defaults_are_those_of_the_design(file):
         "prompts": 5,
         "prompt_seconds": 600,
     }
+    assert config.throttle.model_dump() == {
+        "wrong_codes": 10,
+        "lock_seconds": 900,
+        "longest_lock_seconds": 86400,
+        "wrong_passwords": 5,
+        "wrong_password_seconds": 900,
+        "source_wrong_passwords": 100,
+        "wrong_passwords_a_minute": 600,
+    }
     assert config.limits.model_dump() == {
         "connections": 10000,
         "frame_before_bind": 65536,
