@@ -55,6 +55,7 @@ def test_defaults_are_those_of_the_design(file):
         "wrong_password_seconds": 900,
         "source_wrong_passwords": 100,
         "wrong_passwords_a_minute": 600,
+        "gateways": (),
     }
     assert config.limits.model_dump() == {
         "connections": 10000,
@@ -69,7 +70,6 @@ def test_defaults_are_those_of_the_design(file):
         "source_connections": 2500,
         "source_pending_logins": 2500,
         "source_buffered_bytes": 64 << 20,
-        "gateways": (),
     }
     assert config.service.workers == 1
     assert (config.log.format, config.log.level) == ("auto", "info")

@@ -6,10 +6,10 @@ import dataclasses
 from ipaddress import ip_address
 
 import pytest
-from playbook import NONE, Procedure
+from playbook import NONE, Procedure, unthrottled
 
 from ldapmfa.core.identity import Identity
-from ldapmfa.core.login import ServiceUnreachable, login
+from ldapmfa.core.login import ServiceUnreachable
 from ldapmfa.core.policy import Choice, Exempt, Policy, Recall, ServiceRule
 from ldapmfa.core.questions import (
     Accepted,
@@ -65,7 +65,7 @@ def verify(password, shape="cut"):
 
 
 def asked(typed=b"secret", policy=OWN, name="ann"):
-    return Procedure(login(Attempt(name, Secret(typed), "main", HOME, FORM, policy, NOW)))
+    return Procedure(unthrottled(Attempt(name, Secret(typed), "main", HOME, FORM, policy, NOW)))
 
 
 def known(policy, identity=ANN, typed=b"secret"):
@@ -256,7 +256,7 @@ def test_A23_nobody_is_told_whom_the_rules_ask_for_no_factor():
     for rule in (Rule("trusted", "password-only"), Rule("closed", "refuse")):
         assert expired(ruled(rule, policy=TELLS)) << Resolve("ann") >> ANN << quiet
     exempt = dataclasses.replace(TELLS, exempt=[Exempt("ann", None, "main")])
-    play = Procedure(login(Attempt("someone", Secret(b"secret123456"), "main", HOME, FORM, exempt, NOW)))
+    play = Procedure(unthrottled(Attempt("someone", Secret(b"secret123456"), "main", HOME, FORM, exempt, NOW)))
     play = play << RecallName("someone") >> Remembered(Recall(enrolled=True)) << verify(b"secret") >> PasswordAnswer(49, said("773"), TOLD)
     assert play << Resolve("someone") >> ANN << quiet
 
