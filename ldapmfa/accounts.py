@@ -286,7 +286,7 @@ class Operator:
         meant = await self._meant(name, directory)
         if isinstance(meant, No):
             return meant
-        return meant[0] or No("unknown-account", f"{name} has only a pending enrolment, and never logged in")
+        return meant[0] or No("unknown-account", f"{name} has only a pending enrolment: let them log in once before")
 
     async def _whose(self, name: str, directory: str | None) -> str | Identity | No:
         """The key of the account that is called `name`; of one never seen, what the directory says, if it is asked."""

@@ -255,8 +255,8 @@ def complete_application(ctx: click.Context, param: click.Parameter, incomplete:
 
 
 def _applications(config: Config) -> list[str]:
-    """What logins can be at."""
-    return [listen.name for listen in config.listen]
+    """What logins can be at: an application, or a listener where none covers the client."""
+    return [*(table.name for table in config.application), *(listen.name for listen in config.listen)]
 
 
 @user.command(
@@ -291,7 +291,7 @@ def app_password(
     known = _applications(config)
     if application not in known:
         raise Failed(2, f"--application: {config.source} has no {application}, only {', '.join(known)}")
-    if "app-password" not in config.login.factors:
+    if "app-password" not in config.every_factor:
         raise Failed(2, f'{config.source}: login.factors: does not have "app-password": add it there')
     expires = time.time() + days * _DAY
     options = {"application": application, "networks": list(networks), "expires": expires}

@@ -121,6 +121,38 @@ async def test_the_block_is_durable_before_connections_are_cut_and_the_answer_is
     assert seen == [(1, 1, 0)]
 
 
+@pytest.mark.parametrize("how", ["approval", "at once", "code"])
+async def test_A33_nobody_hears_of_a_report_while_the_block_is_being_written(house, monkeypatch, how):
+    await opened(house)
+    block, may = house.store.block, asyncio.get_running_loop().create_future()
+
+    async def slowly(*args, **options):
+        await may
+        return await block(*args, **options)
+
+    async def verify(prompt, code, sent):
+        return FRAUD
+
+    monkeypatch.setattr(house.store, "block", slowly)
+    house.owner.verify = verify
+    house.owner.begins = FRAUD if how == "at once" else None
+    await house.store.unenrol(account(house), audit.AccountChanged(at=0, action="x", account="x", actor="x"))
+    client = house.client()
+    client.send(bind(1, ALICE, PASSWORD + ",123456" * (how == "code")))
+    if how == "approval":
+        await house.until(lambda: house.owner.pending)
+        house.owner.say(FRAUD)
+    await house.until(lambda: house.critical)
+    for _ in range(50):
+        house.serve()
+        await asyncio.sleep(0.001)
+    house.clock.advance(0.3)
+    assert (house.events, client.came) == ([], b"")
+    may.set_result(None)
+    await ended(house, 1)
+    assert await client.code() == 49
+
+
 async def test_a_service_that_says_so_at_once_is_heard_too(house):
     await opened(house)
     house.owner.begins = FRAUD
