@@ -37,7 +37,8 @@ def policy(
     login = config.login
     table = application or Application(name=listen.name if listen else "")
     offered = {name: _service_rule(name, guarded, table.fail_mode) for name, guarded in services.items()}
-    named = table.factors or login.factors
+    # what was handed over beside the configuration, such as the demo's, is asked everywhere
+    named = [*(table.factors or login.factors), *(name for name in services if name not in config.every_factor)]
     reuses = reuse(listen, application)
     return Policy(
         exempt=tuple(Exempt(entry.account, entry.networks, entry.directory) for entry in config.exempt),

@@ -97,6 +97,7 @@ def test_A37_an_address_counts_only_from_a_balancer(slapd, tmp_path):
         with client(proxy, OFFICE) as raw:
             raw.send(bind(1, proxy.directory.user("dave").dn, proxy.directory.user("dave").password))
             with pytest.raises((EOFError, ConnectionError)):
+                assert raw.answer()[-1].id == 0, "a notice of disconnection at most"
                 raw.answer()
         with Raw(proxy.host, proxy.port) as raw:
             raw.send(bind(1, proxy.directory.user("dave").dn, proxy.directory.user("dave").password))
