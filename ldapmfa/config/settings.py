@@ -323,7 +323,7 @@ class Throttle(Table):
     longest_lock_seconds: Seconds = 86400
     """Seconds that such a lock lasts at most; when as many have passed since the last lock's end, the next one lasts
     lock_seconds again."""
-    wrong_passwords: Annotated[Whole, Field(ge=0, le=1000)] = 5
+    wrong_passwords: Annotated[Whole, Field(ge=0, le=1000)] = 4
     """How many wrong passwords for one account from one address the directory is asked about within
     wrong_password_seconds; further ones, and the right one too, are refused unasked. Fewer than the directory itself
     locks the account after. 0: the directory is asked about everything, and nothing below counts."""

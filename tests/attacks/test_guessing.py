@@ -6,7 +6,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
-from world import ALICE, BASE, BOB, PASSWORD, World, bind, people, result
+from world import ALICE, BASE, BOB, PASSWORD, World, bind, passwords_in_memory, people, result
 
 from ldapmfa.core.policy import Policy
 from ldapmfa.core.throttle import PasswordLimit
@@ -460,3 +460,14 @@ async def test_A22_A41_rows_do_not_heap_up(house):
         most = max(most, house.rows("tries"))
     assert most <= 50 * 16 + 1
     assert house.rows("rates") == 1
+
+
+@pytest.mark.parametrize("typed", ["unheard-of-wrong", PASSWORD])
+async def test_A43_a_password_that_was_counted_is_not_kept(house, typed):
+    await house.open()
+    (name,) = people(house, 1)
+    client = house.client()
+    client.send(bind(1, name, typed))
+    await ended(house, 1)
+    await house.over()
+    assert passwords_in_memory(typed) == []

@@ -51,7 +51,7 @@ def test_defaults_are_those_of_the_design(file):
         "wrong_codes": 10,
         "lock_seconds": 900,
         "longest_lock_seconds": 86400,
-        "wrong_passwords": 5,
+        "wrong_passwords": 4,
         "wrong_password_seconds": 900,
         "source_wrong_passwords": 100,
         "wrong_passwords_a_minute": 600,
