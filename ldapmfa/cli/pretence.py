@@ -178,7 +178,7 @@ class _Pretence:
                 self.steps.append(f"the owner is asked by {_way(choice)}" + ("" if self._reachable else ", in vain"))
                 return q.Asked() if self._reachable else q.Unreachable(f"{choice.service} can't be reached")
             case q.AwaitApproval():
-                self.steps.append("approves")
+                self.steps[-1] += " and approves"
                 return q.Approval(given=True)
             case q.MayOpen(service):
                 self.steps.append(f"{service} is let open by fail_mode, for some minutes of an outage")

@@ -27,7 +27,7 @@ from ldapmfa.net import service
 from ldapmfa.net.moment import moment
 
 EVE, VPN = "cn=eve,ou=staff,dc=example,dc=com", "cn=vpn,ou=groups,dc=example,dc=com"
-INSIDE, WEB = ip_network("10.0.0.0/8"), ip_network("10.9.0.0/16")
+INSIDE, WEB = ip_network("10.0.0.0/8"), ip_network("10.0.0.0/16")
 DUO, RSA = ServiceRule("duo", ("push", "sms"), takes_codes=True), ServiceRule("rsa", takes_codes=True)
 AT = "2026-03-01T22:00:00Z"  # a Sunday
 
@@ -108,7 +108,7 @@ async def test_every_rule_is_shown_with_what_it_misses(house):
     assert value["decision"] == {"action": "factors", "rule": "vpn"}
     assert value["asks"] == [{"service": "duo", "method": "", "device": ""}]
     assert value["account"]["groups"] == [VPN]
-    assert value["would"]["password"]["steps"] == ["the owner is asked by duo", "approves"]
+    assert value["would"]["password"]["steps"] == ["the owner is asked by duo and approves"]
     assert would(value) == {
         "password": ("let in", "approved"),
         "code": ("refused", "password"),  # the first time: a password alone does for some, and the name is unknown
@@ -141,9 +141,9 @@ async def test_from_where_it_would_be_decided_otherwise(house):
     )
     told = lambda value: [(one["from"], one["action"], one["rule"]) for one in value["elsewhere"]]  # noqa: E731
     _, value = await house.explain(policy, address="192.0.2.1")
-    assert told(value) == [("10.9.0.0/16", "exempt", None), ("10.0.0.0/8", "password-only", "inside")]
-    assert value["exempt"] == [{"account": "eve", "networks": ["10.9.0.0/16"], "covers": False}]
-    _, value = await house.explain(policy, address="10.9.0.1")
+    assert told(value) == [("10.0.0.0/16", "exempt", None), ("10.0.0.0/8", "password-only", "inside")]
+    assert value["exempt"] == [{"account": "eve", "networks": ["10.0.0.0/16"], "covers": False}]
+    _, value = await house.explain(policy, address="10.0.0.1")
     assert would(value)["password"] == ("let in", "exempt")
     assert told(value) == [
         ("192.0.2.0/24", "factors", None),
@@ -189,7 +189,7 @@ async def test_how_its_owner_wants_to_be_asked(house):
     await enrolled(house, method="duo/sms")
     _, value = await house.explain(Policy(services=(DUO, RSA)))
     assert value["asks"] == [{"service": "duo", "method": "sms", "device": ""}]
-    assert value["would"]["password"]["steps"] == ["the owner is asked by duo for sms", "approves"]
+    assert value["would"]["password"]["steps"] == ["the owner is asked by duo for sms and approves"]
     assert value["codes"] == {"own": None, "services": ["duo", "rsa"]}
 
 
@@ -304,13 +304,13 @@ async def test_all_of_it_is_told(house):
     for line in (
         "1. night (refuse): does not apply",
         "     the time is not Mon 00:00-01:00",
-        "[[exempt]] eve, from 10.9.0.0/16: not from there",
+        "[[exempt]] eve, from 10.0.0.0/16: not from there",
         "  asked        duo by sms",
         "  codes        of whatever is enrolled, duo, rsa",
         "  fail mode    duo closed, rsa closed",
         "  reuse        an equal bind within 5 s",
         "  bypass       one login is granted without a second factor",
-        "From 10.9.0.0/16: no second factor, by [[exempt]].",
+        "From 10.0.0.0/16: no second factor, by [[exempt]].",
         "From 10.0.0.0/8: the password alone, by the rule inside.",
     ):
         assert line in lines

@@ -146,7 +146,8 @@ def test_what_is_known_is_not_asked_again():
 
 def test_at_active_directory_membership_is_never_older_than_the_bind():
     """Whatever was kept of the account."""
-    assert in_ad(VPN, own=frozenset()) << placed([VPN], **{VPN: VPN})
+    kept = frozenset({sid_octets(OTHER)})
+    assert in_ad(VPN, OTHER, own=kept) << ask(f"<SID={OTHER}>") >> a_group(sid=OTHER) << placed([VPN], **{VPN: VPN, OTHER: OTHER})
 
 
 # -- OpenLDAP and 389
