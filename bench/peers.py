@@ -147,7 +147,8 @@ def ldapmfa(
         "directory": {"uris": [f"ldap://127.0.0.1:{directory.port}"]},
         "store": {"url": "sqlite:///state.db", "key_file": STORE_KEY},
         "login": {"factors": ["totp"]},
-        "limits": {"connections": 15000},
+        # the whole load comes from one address
+        "limits": {"connections": 15000, "source_connections": 30000, "source_pending_logins": 30000},
     }
     if directory.tls_port:
         certificate = {"certificate": str(directory.tls / "cert.pem"), "key": str(directory.tls / "key.pem")}

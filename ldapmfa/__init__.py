@@ -5,6 +5,7 @@ The architecture in twenty lines:
 * `wire/` turns bytes into values and back: message boundaries, frames (id, tag, raw), binds, names.
 * `core/session` is one client's conversation as a rule table: ``RULES[(state, request)]``. Events go in
   (bytes came, the login ended, the directory left), commands come out (relay this, answer that, start a login).
+* `core/policy` and `core/rules` say what an account must show, from where, at which application.
 * `core/login` is one login as a generator: it yields questions (verify the password, who is it, is the code
   right?), is sent answers, and ends in a Verdict. "No" is a value, "broken" is an exception, broken means no.
 * `net/ldap_front` feeds a session and performs its commands; `net/directory` faces the directory;

@@ -1,15 +1,16 @@
 """What may be done to an account, handed out as a capability.
 
-Promised here: whoever holds an `Operator` can look and unlock, whoever holds an `Admin` can also enrol and remove;
-every change is recorded with its actor, in the transaction that makes it; no secret leaves but in `Enrolled`, whose
-purpose it is. "No" is a value of class `No`. Not in here: who is given which capability, and how a name is looked
-up at a directory, which is a parameter.
+Promised here: whoever holds an `Operator` can look, unlock, block and grant a bypass, whoever holds an `Admin` can also
+enrol and remove, disable, and say where somebody is reached; every change is recorded with its actor, in the
+transaction that makes it; no secret leaves but in `Enrolled`, whose purpose it is. "No" is a value of class `No`. Not
+in here: who is given which capability, and how a name is looked up at a directory, which is a parameter.
 """
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
@@ -19,7 +20,16 @@ from ldapmfa.core.identity import Identity, NoOneAccount
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import ConfigError
 from ldapmfa.factors import CodeFactor, Credential, Match
-from ldapmfa.store import PENDING_SECONDS, AccountRow, FactorRow, Pending, PendingRow, Store
+from ldapmfa.store import (
+    FOREVER,
+    PENDING_SECONDS,
+    AccountRow,
+    FactorRow,
+    Pending,
+    PendingRow,
+    RememberedRow,
+    Store,
+)
 from ldapmfa.store.seal import Seal
 from ldapmfa.wire import dn
 
@@ -28,7 +38,13 @@ Lookup = Callable[[str], Awaitable[Identity | NoOneAccount]]
 
 #: How much of a factor's id names it, as long as no other begins so.
 SHORT_ID: Final = 8
+#: Seconds for which a bypass can be used where nothing else is said.
+BYPASS_SECONDS: Final = 300.0
 _NEAREST: Final = 5
+#: A number as services call it (ITU-T E.164), and what people write between its digits. The rest of what a library
+#: such as phonenumbers knows, which numbers are in use where, changes too often to decide who can log in.
+_E164: Final = re.compile(r"\+[1-9][0-9]{6,14}")
+_BETWEEN_DIGITS: Final = re.compile(r"[ .()\-\u00a0\u2010-\u2013]")
 _EVENTS: Final = 10
 
 
@@ -44,6 +60,12 @@ class No:
         "unknown-factor",
         "wrong-codes",
         "unknown-reference",
+        "no-reason",
+        "blocked",
+        "disabled",
+        "not-blocked",
+        "no-bypass",
+        "bad-phone",
     ]
     text: str
     names: tuple[str, ...] = ()
@@ -105,8 +127,25 @@ class Accounts:
         return Admin(self, actor)
 
 
+def phone_number(text: str, country: str | None = None) -> str | None:
+    """`text` as a number in E.164, or None: it must begin with + and the country's code.
+
+    With a `country`'s code, of a number that begins with 0 that stands for it, and 00 for the +. A zero in parentheses
+    is no part of the number, and which one was meant is not guessed.
+    """
+    if "(0" in text:
+        return None
+    number = _BETWEEN_DIGITS.sub("", text.strip())
+    if country is not None and number.startswith("0"):
+        number = "+" + (number[2:] if number.startswith("00") else country + number[1:])
+    return number if _E164.fullmatch(number) else None
+
+
 class Operator:
-    """Looks, and unlocks. A `name` is a key, DN, userPrincipalName, account name, or one typed at a login."""
+    """Looks, unlocks, blocks, and grants a bypass.
+
+    A `name` is a key, DN, userPrincipalName, account name, or one typed at a login.
+    """
 
     def __init__(self, accounts: Accounts, actor: str) -> None:
         self._accounts = accounts
@@ -144,6 +183,61 @@ class Operator:
             return No("unknown-account", f"{name} has only a pending enrolment: nothing can be locked")
         await self._store.unlock(account.key, self._change("unlocked", account.key))
         return account
+
+    async def block(
+        self, name: str, reason: str, until: float = FOREVER, directory: str | None = None
+    ) -> str | No:
+        """Let nobody log in as an account until then, and drop whatever counts for it; gives its key.
+
+        One that was never seen is looked up at the directory, where that can be done.
+        """
+        return await self._blocked(name, reason, until, directory, "blocked")
+
+    async def unblock(self, name: str, reason: str, directory: str | None = None) -> AccountRow | No:
+        """End an account's block, but not an administrator's; gives the account as it was before."""
+        return await self._unblocked(name, reason, directory, "unblocked")
+
+    async def grant_bypass(
+        self, name: str, reason: str, seconds: float = BYPASS_SECONDS, directory: str | None = None
+    ) -> str | No:
+        """Let an account log in without a second factor, once, within so many seconds; gives its key."""
+        owner = await self._whose(name, directory)
+        if isinstance(owner, No) or not reason.strip():
+            return owner if isinstance(owner, No) else _no_reason("granted a bypass")
+        key = owner if isinstance(owner, str) else owner.key
+        change = self._change("bypass-granted", key, f"{seconds:g} seconds: {reason}")
+        match await self._store.grant_bypass(owner, seconds, reason, change):
+            case "blocked":
+                return No("blocked", f"{name} is blocked: a bypass would be of no use")
+            case "unknown":
+                return No("unknown-account", f"{name} has just gone")
+        return key
+
+    async def revoke_bypass(self, name: str, reason: str, directory: str | None = None) -> str | No:
+        """Take a bypass back that was not used; gives the account's key."""
+        account = await self._seen(name, directory)
+        if isinstance(account, No) or not reason.strip():
+            return account if isinstance(account, No) else _no_reason("denied a bypass")
+        if not await self._store.revoke_bypass(account.key, self._change("bypass-revoked", account.key, reason)):
+            return No("no-bypass", f"{name} has no bypass that could still be used")
+        return account.key
+
+    async def remembered(self, name: str | None = None, directory: str | None = None) -> tuple[RememberedRow, ...] | No:
+        """The successes that still count for further binds, of one account or of all."""
+        if name is None:
+            return tuple(await self._store.remembered())
+        account = await self._seen(name, directory)
+        return account if isinstance(account, No) else tuple(await self._store.remembered(account.key))
+
+    async def forget_remembered(self, name: str | None = None, directory: str | None = None) -> int | No:
+        """Let no success of one account, or of any, count again; gives how many did."""
+        key = None
+        if name is not None:
+            account = await self._seen(name, directory)
+            if isinstance(account, No):
+                return account
+            key = account.key
+        return await self._store.forget_remembered(key, self._change("remembered-forgotten", key or "*"))
 
     async def refusal(self, reference: str) -> LoginEnded | No:
         """What a refusal's reference code stands for."""
@@ -187,6 +281,74 @@ class Operator:
             waiting |= {row.factor.id: row for row in pendings if row.owner in owners}
         return (rows[0] if rows else None), tuple(waiting.values())
 
+    async def _seen(self, name: str, directory: str | None) -> AccountRow | No:
+        """The one account that is called `name`, which must have been seen."""
+        meant = await self._meant(name, directory)
+        if isinstance(meant, No):
+            return meant
+        return meant[0] or No("unknown-account", f"{name} has only a pending enrolment: let them log in once before")
+
+    async def _whose(self, name: str, directory: str | None) -> str | Identity | No:
+        """The key of the account that is called `name`; of one never seen, what the directory says, if it is asked."""
+        account = await self._seen(name, directory)
+        if isinstance(account, AccountRow):
+            return account.key
+        if account.why != "unknown-account" or self._accounts.lookup is None:
+            return account
+        found = await self._owner(name)
+        return found if isinstance(found, Identity | No) else account
+
+    async def _blocked(
+        self, name: str, reason: str, until: float, directory: str | None, action: Literal["blocked", "disabled"]
+    ) -> str | No:
+        owner = await self._whose(name, directory)
+        if isinstance(owner, No) or not reason.strip():
+            return owner if isinstance(owner, No) else _no_reason(action)
+        key = owner if isinstance(owner, str) else owner.key
+        change = self._change(action, key, reason)
+        if not await self._store.block(owner, until, reason, change, disables=action == "disabled"):
+            return No("unknown-account", f"{name} has just gone")
+        return key
+
+    async def _unblocked(
+        self, name: str, reason: str, directory: str | None, action: Literal["unblocked", "enabled"]
+    ) -> AccountRow | No:
+        account = await self._seen(name, directory)
+        if isinstance(account, No) or not reason.strip():
+            return account if isinstance(account, No) else _no_reason(action)
+        change = self._change(action, account.key, reason)
+        match await self._store.unblock(account.key, change, enables=action == "enabled"):
+            case "not-blocked":
+                return No("not-blocked", f"{name} is not blocked")
+            case "disabled":
+                return No("disabled", f"{name} is disabled by an administrator: `ldapmfa user enable {name}` ends that")
+        return account
+
+    async def _owner(self, name: str) -> Identity | Pending | No:
+        """Who is called `name`, for the directory, or for who logs in one day."""
+        is_dn = "=" in name
+        if is_dn:
+            try:
+                dn.normalise(name)
+            except dn.DnError as broken:
+                return No("bad-name", f"{name} is not a distinguished name: {broken}")
+        if self._accounts.lookup:
+            found = await self._accounts.lookup(name)
+            if isinstance(found, Identity):
+                return found
+            if not found.matches:
+                return No("unknown-account", f"the directory has no account called {name}")
+            return No("several-accounts", f"{name} matches several accounts: use a DN", found.matches)
+        if "\\" in name and not is_dn:
+            after = name.rpartition("\\")[2]
+            return No("bad-name", f"{name} names a domain too: write the account's name alone, {after}")
+        if not name.strip():
+            return No("bad-name", "the name is empty")
+        attribute: Literal["dn", "userPrincipalName", "account"] = (
+            "dn" if is_dn else "userPrincipalName" if "@" in name else "account"
+        )
+        return Pending(self._accounts.directory, attribute, name)
+
     async def _nearest(self, name: str) -> tuple[str, ...]:
         everybody = await self.list()
         aliases = [alias for row in everybody.accounts for alias in (row.dn, row.upn, *row.accounts) if alias]
@@ -203,38 +365,53 @@ class Admin(Operator):
 
         Gives the account's key. An account that was never seen is looked up at the directory, where that can be done.
         """
-        meant = await self._meant(name, directory)
-        owner: str | Identity
-        if isinstance(meant, No):
-            if meant.why != "unknown-account" or self._accounts.lookup is None:
-                return meant
-            found = await self._owner(name)
-            if not isinstance(found, Identity):
-                return found if isinstance(found, No) else meant
-            owner, key = found, found.key
-        elif meant[0] is None:
-            return No("unknown-account", f"{name} has only a pending enrolment: let them log in once before")
-        else:
-            owner = key = meant[0].key
+        owner = await self._whose(name, directory)
+        if isinstance(owner, No):
+            return owner
+        key = owner if isinstance(owner, str) else owner.key
         change = self._change("method-set", key, method or "none")
         await self._store.set_method(owner, method, change)
         return key
 
+    async def disable(self, name: str, reason: str, directory: str | None = None) -> str | No:
+        """Let nobody log in as an account until an administrator enables it; gives its key."""
+        return await self._blocked(name, reason, FOREVER, directory, "disabled")
+
+    async def enable(self, name: str, reason: str, directory: str | None = None) -> AccountRow | No:
+        """End an account's block, whoever made it; gives the account as it was before."""
+        return await self._unblocked(name, reason, directory, "enabled")
+
+    async def set_phone(
+        self, name: str | Identity, phone: str | None, directory: str | None = None
+    ) -> tuple[str, str | None] | No:
+        """The number at which services reach an account's owner, None to forget it; gives its key and the number."""
+        number = None if phone is None else phone_number(phone)
+        if phone is not None and number is None:
+            return No("bad-phone", f"{phone} is no number in E.164: + and the country's code, as in +49 30 123456")
+        owner = name if isinstance(name, Identity) else await self._whose(name, directory)
+        if isinstance(owner, No):
+            return owner
+        key = owner if isinstance(owner, str) else owner.key
+        if not await self._store.set_phone(owner, number, self._change("phone-set", key, number or "none")):
+            return No("unknown-account", f"{name} has just gone")
+        return key, number
+
     async def enrol(
-        self, name: str, kind: str, options: Mapping[str, Any], *, label: str = "", add: bool = False
+        self, name: str | Identity, kind: str, options: Mapping[str, Any], *, label: str = "", add: bool = False
     ) -> Enrolled | No:
-        """Make a factor for the account called `name` at the directory, or one that waits for it.
+        """Make a factor for the account called `name` at the directory, or found there, or one that waits for it.
 
         `options` are the factor's. Unless to `add`, an account that has one of this kind is refused. ConfigError: the
         kind or an option is wrong.
         """
         accounts = self._accounts
         factor = self._factor_of(kind)
-        owner = await self._owner(name)
+        owner = name if isinstance(name, Identity) else await self._owner(name)
         if isinstance(owner, No):
             return owner
         if not add and kind in await self._kinds(owner):
-            return No("already-enrolled", f"{name} has a factor of the kind {kind} already")
+            who = name.dn if isinstance(name, Identity) else name
+            return No("already-enrolled", f"{who} has a factor of the kind {kind} already")
         new = factor.new(
             entropy=accounts.entropy, account=_shown(owner), issuer=accounts.issuer, options=dict(options)
         )
@@ -320,31 +497,6 @@ class Admin(Operator):
             return found[0]
         return No("unknown-factor", f"there is no factor {factor_id}; `ldapmfa factor list` shows them")
 
-    async def _owner(self, name: str) -> Identity | Pending | No:
-        """Whose the new factor is to be."""
-        is_dn = "=" in name
-        if is_dn:
-            try:
-                dn.normalise(name)
-            except dn.DnError as broken:
-                return No("bad-name", f"{name} is not a distinguished name: {broken}")
-        if self._accounts.lookup:
-            found = await self._accounts.lookup(name)
-            if isinstance(found, Identity):
-                return found
-            if not found.matches:
-                return No("unknown-account", f"the directory has no account called {name}")
-            return No("several-accounts", f"{name} matches several accounts: use a DN", found.matches)
-        if "\\" in name and not is_dn:
-            after = name.rpartition("\\")[2]
-            return No("bad-name", f"{name} names a domain too: write the account's name alone, {after}")
-        if not name.strip():
-            return No("bad-name", "the name is empty")
-        attribute: Literal["dn", "userPrincipalName", "account"] = (
-            "dn" if is_dn else "userPrincipalName" if "@" in name else "account"
-        )
-        return Pending(self._accounts.directory, attribute, name)
-
     async def _kinds(self, owner: Identity | Pending) -> set[str]:
         """The kinds of factor that `owner` has, or that wait for it."""
         pendings = await self._store.pendings()
@@ -356,6 +508,10 @@ class Admin(Operator):
             known = await self._store.find(owner.directory, owner.value)
             kinds = {kind for row in known if _owners(row) & owners for kind in row.factors}
         return kinds | {row.factor.kind for row in pendings if row.owner in owners}
+
+
+def _no_reason(done: str) -> No:
+    return No("no-reason", f"say why: nobody is {done} without a reason")
 
 
 def _normalised(owner: Pending) -> Pending:

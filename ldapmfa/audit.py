@@ -20,8 +20,8 @@ class LoginEnded:
     `name` is what the client typed; `account` the key of the identity the directory confirmed (None before
     that); `result` the LDAP result code sent; `reason` the true reason, one of `ldapmfa.core.login.Reason`;
     `reference` the code shown to the user in a refusal (empty for a success); `detail` what the directory or the broken
-    part said, for the record only; `factor` what accepted it, or the service that was asked; `application` what the
-    configuration calls the program that the login was at ("" where it has no table of its own).
+    part said, for the record only; `factor` what accepted it, or the service that was asked; `application` whose rules
+    held, by name.
     """
 
     at: float
@@ -34,10 +34,10 @@ class LoginEnded:
     name: str
     directory: str
     detail: str = ""
+    application: str = ""
     account: str | None = None
     dn: str | None = None
     factor: str | None = None
-    application: str = ""
     directory_ms: float = 0.0
     factor_ms: float = 0.0
     total_ms: float = 0.0

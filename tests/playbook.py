@@ -27,6 +27,8 @@ from collections.abc import Callable, Generator, Sequence
 from itertools import zip_longest
 from typing import Any, Self
 
+from ldapmfa.core.login import login
+from ldapmfa.core.questions import Attempt, MayTry, Question, Verdict
 from ldapmfa.core.secret import Secret
 from ldapmfa.core.session import Relay, Send, Session
 from ldapmfa.wire import ldap
@@ -93,6 +95,26 @@ class Playbook(_Transcript):
         if event is None:
             return ()
         return self.session.receive(event) if isinstance(event, bytes) else self.session.handle(event)
+
+
+def unthrottled(attempt: Attempt) -> Generator[Question, Any, Verdict]:
+    """The login of `attempt`, whose password may be tried: that question is answered here."""
+    procedure = login(attempt)
+    try:
+        question = next(procedure)
+        while True:
+            if isinstance(question, MayTry):
+                question = procedure.send(None)
+                continue
+            try:
+                said = yield question
+            except Exception as broken:  # noqa: BLE001 - whatever it is, it is passed on
+                question = procedure.throw(broken)
+            else:
+                question = procedure.send(said)
+    except StopIteration as end:
+        verdict: Verdict = end.value
+        return verdict
 
 
 class Procedure(_Transcript):
@@ -339,26 +361,41 @@ def delete(message_id: int, name: str = "cn=gone", *controls: bytes) -> bytes:
     return message(message_id, tlv(0x4A, name.encode()), *controls)
 
 
-def compare(message_id: int, *controls: bytes) -> bytes:
+def compare(message_id: int, *controls: bytes, attribute: str | bytes = "cn") -> bytes:
     """A compare."""
-    assertion = tlv(0x30, tlv(0x04, b"cn"), tlv(0x04, b"x"))
+    assertion = tlv(0x30, tlv(0x04, octets(attribute)), tlv(0x04, b"x"))
     return message(message_id, tlv(0x6E, tlv(0x04, b"cn=x"), assertion), *controls)
 
 
-def modify(message_id: int, *controls: bytes) -> bytes:
-    """A modify."""
-    change = tlv(0x30, number(2, 0x0A), tlv(0x30, tlv(0x04, b"sn"), tlv(0x31, tlv(0x04, b"x"))))
-    return message(message_id, tlv(0x66, tlv(0x04, b"cn=x"), tlv(0x30, change)), *controls)
+def attribute(description: str | bytes, *values: bytes) -> bytes:
+    """An attribute with its values."""
+    return tlv(0x30, tlv(0x04, octets(description)), tlv(0x31, *(tlv(0x04, value) for value in values)))
 
 
-def add(message_id: int, *controls: bytes) -> bytes:
+def modify(message_id: int, *controls: bytes, types: Sequence[str | bytes] = ("sn",), kind: int = 2) -> bytes:
+    """A modify; a change of this `kind` for each of `types`."""
+    changes = (tlv(0x30, number(kind, 0x0A), attribute(name, b"x")) for name in types)
+    return message(message_id, tlv(0x66, tlv(0x04, b"cn=x"), tlv(0x30, *changes)), *controls)
+
+
+def add(message_id: int, *controls: bytes, name: str | bytes = "cn=x", types: Sequence[str | bytes] = ()) -> bytes:
     """An add."""
-    return message(message_id, tlv(0x68, tlv(0x04, b"cn=x"), tlv(0x30)), *controls)
+    attributes = (attribute(one, b"x") for one in types)
+    return message(message_id, tlv(0x68, tlv(0x04, octets(name)), tlv(0x30, *attributes)), *controls)
 
 
-def rename(message_id: int, *controls: bytes) -> bytes:
+def rename(
+    message_id: int,
+    *controls: bytes,
+    name: str | bytes = "cn=x",
+    new: str | bytes = "cn=y",
+    delete_old: bytes = b"\xff",
+    parent: bytes | None = None,
+) -> bytes:
     """A modifyDN."""
-    return message(message_id, tlv(0x6C, tlv(0x04, b"cn=x"), tlv(0x04, b"cn=y"), tlv(0x01, b"\xff")), *controls)
+    moved = b"" if parent is None else tlv(0x80, parent)
+    parts = tlv(0x04, octets(name)) + tlv(0x04, octets(new)) + tlv(0x01, delete_old) + moved
+    return message(message_id, tlv(0x6C, parts), *controls)
 
 
 #: Every request that is relayed while bound and answered while not, by the tag of its operation.

@@ -25,8 +25,10 @@ from ldapmfa import audit
 from ldapmfa.config import ServiceTable
 from ldapmfa.core.identity import Identity
 from ldapmfa.core.policy import Exempt, Policy
+from ldapmfa.core.rules import Moment
 from ldapmfa.core.secret import Secret
 from ldapmfa.core.session import Rules, State
+from ldapmfa.core.throttle import PasswordLimit
 from ldapmfa.errors import DirectoryDown
 from ldapmfa.factors import NewCredential
 from ldapmfa.factors.breaker import Guarded
@@ -34,10 +36,13 @@ from ldapmfa.factors.hotp import base32
 from ldapmfa.factors.service import Allowed, Denied, Waiting
 from ldapmfa.factors.totp import Totp
 from ldapmfa.net.asking import Terms
+from ldapmfa.net.budget import Budget
+from ldapmfa.net.cuts import Cuts
 from ldapmfa.net.directory import Directory, DirectorySettings
 from ldapmfa.net.driver import Doorway, RefusedShapes
-from ldapmfa.net.ldap_front import Budget, LdapFront, Listener
+from ldapmfa.net.ldap_front import LdapFront, Listener
 from ldapmfa.net.link import Link, Server
+from ldapmfa.net.tries import Tries
 from ldapmfa.net.waiting import within
 from ldapmfa.store import Store
 from ldapmfa.store.seal import Seal
@@ -162,6 +167,8 @@ class Pipe:
         self.open = True
         self.aborted = False
         self.tls = None
+        self.certificate = None  # as pyOpenSSL has it
+        self.shakes_hands = True  # at once; else the test says when
         self._peer = peer
 
     def write(self, data):
@@ -187,8 +194,13 @@ class Pipe:
 
     def startTLS(self, context):
         self.tls = context
-        if hasattr(self.protocol, "handshakeCompleted"):
+        if isinstance(self.protocol, Link):
             asyncio.get_running_loop().call_soon(self.protocol.handshakeCompleted)
+        elif self.shakes_hands:
+            self.protocol.handshakeCompleted()
+
+    def getPeerCertificate(self):
+        return self.certificate
 
     def loseConnection(self):
         self._end(ConnectionDone())
@@ -519,12 +531,16 @@ class World:
     alarms: list = field(default_factory=list)
     deadline: float = 30.0
     guards: dict = field(default_factory=dict)  #: the services behind their breakers
+    tries: PasswordLimit | None = None
+    gateways: tuple = ()
+    processes: int = 1
     workers: list = field(default_factory=list)  #: further processes on the same store
 
     def __post_init__(self):
         self.clock = Clock()
         self.directory = ScriptedDirectory(self.settings, self.clock)
         self.clients = set()
+        self.cuts = Cuts(self.clock)
 
     async def open(self, **options):
         """Open the store, enrol alice and bob; everything else is there already."""
@@ -539,9 +555,11 @@ class World:
 
     async def worker(self, **changes):
         """Another process of this proxy: the same accounts, clock, services and file, a store of its own."""
-        same = {name: getattr(self, name) for name in ("rules", "policy", "settings", "owner", "others", "table", "terms")}
+        names = ("rules", "policy", "settings", "owner", "others", "table", "terms", "tries", "gateways", "processes")
+        same = {name: getattr(self, name) for name in names}
         other = World(self.path, **{**same, "deadline": self.deadline, **changes})
         other.clock = other.directory._reactor = self.clock
+        other.cuts = Cuts(self.clock)
         other.directory.passwords, other.directory.uuids = self.directory.passwords, self.directory.uuids
         other.store = await self._opened(Seal(self.path / "key", entropy=bytes))
         self.workers.append(other)
@@ -572,7 +590,10 @@ class World:
             terms=self.terms,
             keep=self._kept,
             alarm=self.alarms.append,
+            moment=lambda: Moment(self.now),
             deadline=self.deadline,
+            tries=self.tries
+            and Tries(self.tries, self.store, keep=self._kept, gateways=self.gateways, workers=self.processes),
         )
         self.listener = Listener(
             name="test",
@@ -584,6 +605,7 @@ class World:
             log=self,
             clients=self.clients,
             started=self._keep,
+            cuts=self.cuts,
         )
         return self
 

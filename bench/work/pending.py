@@ -97,7 +97,11 @@ def _proxy(site: Site, links: int) -> Iterator[tuple[Peer, Path]]:
         "directories.secure": directory,
         "login": {"factors": ["totp", "bench"], "deadline": 3600},
         "factors.bench": {},
-        "limits": {"connections": 2 * PENDING, "pending_logins": 2 * PENDING, "bind_timeout": 3600},
+        "limits": {
+            "connections": 2 * PENDING,
+            "pending_logins": 2 * PENDING,
+            "bind_timeout": 3600,
+        },
     }
     variables = {PLACE: str(place), "PYTHONPATH": f"{machine.ROOT}:{machine.ROOT / 'bench' / 'plugin'}"}
     with site.ours(settings, variables) as proxy:

@@ -12,8 +12,10 @@ from ldapmfa.cli.audit import audit
 from ldapmfa.cli.cache import cache
 from ldapmfa.cli.command import VERSION, Group
 from ldapmfa.cli.command import main as _main
+from ldapmfa.cli.desk import remembered
 from ldapmfa.cli.explain import explain
 from ldapmfa.cli.factor import factor
+from ldapmfa.cli.fraud import fraud
 from ldapmfa.cli.install import check_config, completion, init, key
 from ldapmfa.cli.service import demo, run, worker
 from ldapmfa.cli.user import user
@@ -28,7 +30,9 @@ def root() -> None:
     """
 
 
-for _command in (init, check_config, run, worker, demo, user, factor, explain, audit, cache, key, completion):
+for _command in (
+    init, check_config, run, worker, demo, user, remembered, fraud, factor, explain, audit, cache, key, completion
+):  # fmt: skip
     root.add_command(_command)
 
 

@@ -15,12 +15,12 @@ import click
 from click.shell_completion import CompletionItem
 
 from ldapmfa.cli.command import Failed, given, load
-from ldapmfa.errors import DirectoryDown
+from ldapmfa.errors import ConfigError, DirectoryDown
 
 if TYPE_CHECKING:
     from ldapmfa.accounts import Accounts, Lookup, No
     from ldapmfa.config import Config
-    from ldapmfa.core.identity import Identity, NoOneAccount
+    from ldapmfa.core.identity import Capabilities, Identity, NoOneAccount
     from ldapmfa.net.directory import Directory
 
 Value = TypeVar("Value")
@@ -37,6 +37,24 @@ def on_accounts(work: Callable[[Accounts], Awaitable[Value]]) -> Value:
         return await with_accounts(config, "default", None, work)
 
     return asyncio.run(go())
+
+
+def on_accounts_or_directory(directory: str | None, work: Callable[[Accounts], Awaitable[Value]]) -> Value:
+    """The same; an account that was never seen is looked up at the directory, where a service account can."""
+    config = load()
+    identity_name(config, directory)
+    known = config.every_directory
+    place = directory or ("default" if "default" in known or len(known) > 1 else next(iter(known)))
+    if place not in known or known[place].service_account is None:
+        return on_accounts(work)
+
+    async def go(reactor: Any) -> Value:
+        from ldapmfa.net import service  # noqa: PLC0415 - takes long
+
+        at = service.directories(config, reactor)[place]
+        return await with_accounts(config, known[place].identity_name, lookup_at(at), work)
+
+    return in_reactor(go)
 
 
 async def with_accounts(
@@ -108,7 +126,7 @@ def yes(found: Value | No) -> Value:
         lines += [f"  {name}" for name in found.names]
     if found.why == "already-enrolled":
         lines.append("--add enrols another one; `ldapmfa user unenrol` removes what there is")
-    raise Failed(2 if found.why == "bad-name" else 1, *lines)
+    raise Failed(2 if found.why in ("bad-name", "bad-phone", "no-reason") else 1, *lines)
 
 
 def completed(
@@ -164,13 +182,37 @@ def lookup_at(directory: Directory) -> Lookup | None:
     if settings.service_dn is None:
         return None
 
-    place = "directory" if settings.name == "default" else f"directories.{settings.name}"
-
     async def lookup(name: str) -> Identity | NoOneAccount:
         try:
             return await directory.find(name)
         except DirectoryDown as down:
-            more = "`ldapmfa check-config --online` tries it step by step"
-            raise Failed(3, f"{given().source}: {place}.service_account: {down}; {more}") from down
+            raise _no_service_account(directory, down) from down
 
     return lookup
+
+
+def _place(directory: Directory) -> str:
+    """The directory's table, as the configuration has it."""
+    return "directory" if directory.settings.name == "default" else f"directories.{directory.settings.name}"
+
+
+def _no_service_account(directory: Directory, down: DirectoryDown) -> Failed:
+    more = "`ldapmfa check-config --online` tries it step by step"
+    return Failed(3, f"{given().source}: {_place(directory)}.service_account: {down}; {more}")
+
+
+async def seen_by_service_account(directory: Directory) -> tuple[Capabilities, str]:
+    """What kind of directory it is, and below which entry accounts are looked for."""
+    try:
+        link = await directory.service_link()
+    except DirectoryDown as down:
+        raise _no_service_account(directory, down) from down
+    try:
+        capabilities = await directory.capabilities(link)
+    finally:
+        link.close()
+    base = directory.settings.base_dn or next(iter(capabilities.naming_contexts), None)
+    if base is None:
+        needed = "is needed, as the directory's rootDSE names no naming context"
+        raise ConfigError([f"{_place(directory)}.base_dn: {needed}"])
+    return capabilities, base

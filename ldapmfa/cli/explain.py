@@ -44,7 +44,8 @@ def complete_listener(ctx: click.Context, param: click.Parameter, incomplete: st
 @click.option("--from", "address", metavar="ADDRESS", help="The client's address; default: none is known.")
 @click.option("--listener", metavar="NAME", shell_complete=complete_listener, help="Default: the first.")
 @click.option("--at", metavar="TIME", help="When: by the local clock, or ISO 8601; default: now.")
-@click.option("--certificate", metavar="SUBJECT", help="The subject of the client's certificate; default: none.")
+@click.option("--certificate", metavar="ENTRY", help="The client's certificate, as an application names it "
+              "(dns:NAME, subject:DN, sha256:FINGERPRINT); default: none.")  # fmt: skip
 @click.option("--dn", metavar="DN", help="Describe the account instead of looking it up: its DN.")
 @click.option("--account", "accounts", metavar="NAME", multiple=True, help="With --dn: its account name.")
 @click.option("--upn", metavar="NAME", help="With --dn: its userPrincipalName.")
@@ -86,10 +87,11 @@ def explain(
     except ValueError:
         raise Failed(2, f"--from: {address} is not an IP address") from None
     from ldapmfa.cli import pretence  # noqa: PLC0415 - takes long
+    from ldapmfa.core.application import Peer  # noqa: PLC0415 - takes long
 
     stated = pretence.Stated(dn, accounts, upn, groups, frozenset(flags)) if dn else None
     listen = known[listener] if listener else config.listen[0]
-    asked = pretence.Asked(name, stated, listen, pretence.Peer(client, certificate), at)
+    asked = pretence.Asked(name, stated, listen, Peer(listen.name, client, pretence.shown_by(certificate)), at)
     found = in_reactor(lambda reactor: pretence.explain(config, asked, reactor))
     value = pretence.as_value(found)
     answer(value, lambda: say("\n".join(_lines(found, value))))
@@ -111,6 +113,7 @@ def _lines(found: Explained, value: dict[str, Any]) -> Iterator[str]:
     yield f"  login        from {value['from'] or 'no address'} at {value['listener']}, {local(found.at.seconds)}"
     yield f"  application  {value['application']}, directory {value['directory']}"
     yield ""
+    yield from _told_applications(value)
     yield from _told_rules(value)
     yield ""
     yield f"It demands {said(found.decision)}."
@@ -131,6 +134,14 @@ def _lines(found: Explained, value: dict[str, Any]) -> Iterator[str]:
         yield f"{named[name]}: {play.sentence()}"
     for place, other in elsewhere(found):
         yield f"From {place}: {said(other)}."
+
+
+def _told_applications(value: dict[str, Any]) -> Iterator[str]:
+    for one in value["applications"]:
+        counts = one["name"] == value["application"]
+        covers = "covers it, and counts" if counts else "covers it, behind one that counts"
+        yield f"[[application]] {one['name']}: {covers if one['covers'] else 'does not cover it'}"
+        yield from (f"     {'yes' if each['holds'] else 'no'}: {each['what']}" for each in one["conditions"])
 
 
 def _told_rules(value: dict[str, Any]) -> Iterator[str]:

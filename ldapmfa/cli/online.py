@@ -91,6 +91,11 @@ def warnings(config: Config) -> list[str]:
                 f"{place}.verify_certificate: is false: anybody between here and the directory can read every "
                 f"password and let anybody in; set {place}.ca_file to the authority's certificate instead"
             )
+        if directory.phone_attribute:
+            found.append(
+                f"{place}.phone_attribute: is {directory.phone_attribute}: see that users can't write it themselves, "
+                "as they can at Active Directory; `ldapmfa user import-phones` takes the numbers over once instead"
+            )
         if not directory.starttls:
             exposed = [server.host for server in directory.servers if not server.tls and not _is_loopback(server.host)]
             hint = "write ldaps://, or set starttls = true"

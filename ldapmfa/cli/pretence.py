@@ -13,6 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from ldapmfa.cli.accounts import lookup_at
 from ldapmfa.cli.command import Failed
@@ -20,13 +21,14 @@ from ldapmfa.cli.reasons import explained
 from ldapmfa.cli.rows import moment as iso
 from ldapmfa.config import Config, Listen
 from ldapmfa.core import questions as q
+from ldapmfa.core.application import Certificate, Peer
 from ldapmfa.core.identity import Identity, NoOneAccount
 from ldapmfa.core.login import ServiceUnreachable, login
 from ldapmfa.core.policy import Choice, Decision, Policy
 from ldapmfa.core.rules import Address, Circumstances, Moment, Network
 from ldapmfa.core.secret import CodeForm, Secret
 from ldapmfa.factors.breaker import Guarded
-from ldapmfa.net import service
+from ldapmfa.net import assembly, service
 from ldapmfa.net.directory import Directory
 from ldapmfa.net.driver import run
 from ldapmfa.net.moment import moment
@@ -38,19 +40,12 @@ _PASSWORD: Final = b"(the password)"
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
-    """Who is imagined to connect; `certificate` is the subject of the client's, if it shows one."""
-
-    client: Address | None
-    certificate: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Door:
     """What is said of logins by whoever decides about them: an application, or a listener.
 
     `reuse_seconds` and `late_seconds` are for how long an earlier success, or a late approval, counts for an equal
-    bind; `zone` is by whose clock rules have their hours, None: this machine's.
+    bind; `zone` is by whose clock rules have their hours, None: this machine's. `applications` are all there are, with
+    whether each covers the client, and the conditions that hold or fail.
     """
 
     application: str
@@ -59,25 +54,39 @@ class Door:
     reuse_seconds: float = 0.0
     late_seconds: float = 0.0
     zone: tzinfo | None = None
+    applications: tuple[tuple[str, bool, list[tuple[bool, str]]], ...] = ()
 
 
-# == TO BE CONNECTED: the one place that knows which application a login is at =========================================
-
-
-def _application(
-    config: Config, listen: Listen, peer: Peer, services: Mapping[str, Guarded]  # noqa: ARG001 - it decides nothing yet
-) -> Door:
+def _application(config: Config, listen: Listen, peer: Peer, services: Mapping[str, Guarded]) -> Door:
     """At which application a login through `listen` by `peer` is, and what holds there."""
+    application = assembly.application_of(config, peer)
+    terms = assembly.terms(config, listen, application)
+    zone = config.login.timezone
+    recognised = [(table.name, assembly.recognition(table)) for table in config.application]
     return Door(
-        listen.name,
-        service.policy(config, services, listen),
-        service.code_form(config, listen),
-        listen.reuse_seconds,
-        listen.late_approval_seconds,
+        terms.application,
+        assembly.policy(config, services, listen, application),
+        assembly.code_form(config, listen),
+        terms.reuse_seconds,
+        terms.late_seconds,
+        ZoneInfo(zone) if zone else None,
+        tuple((name, one.covers(peer), one.why(peer)) for name, one in recognised),
     )
 
 
-# ======================================================================================================================
+def shown_by(certificate: str | None) -> Certificate | None:
+    """A certificate of which only that is known by which the configuration may name it."""
+    if certificate is None:
+        return None
+    kind, _, value = certificate.partition(":")
+    match kind.lower():
+        case "dns":
+            return Certificate("", (f"dns:{value}",), "")
+        case "sha256":
+            return Certificate("", (), value.replace(":", "").lower())
+        case "subject":
+            return Certificate(value, (), "")
+    raise Failed(2, f'--certificate: {certificate} must be "dns:NAME", "subject:DN" or "sha256:FINGERPRINT"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +200,13 @@ class _Pretence:
     def _standing(self, kinds: AbstractSet[str] | None) -> q.Standing:
         status = self._status
         return q.Standing(
-            bool(status.kinds if kinds is None else status.kinds & kinds),
+            status.enrolled,
             status.locked,
             status.method,
             blocked=status.blocked,
             bypass=status.bypass,
             first_seen=status.first_seen,
+            counts=kinds is None or bool(status.kinds & kinds),
         )
 
     def _compared(self, kinds: AbstractSet[str] | None) -> q.CodeAnswer:
@@ -219,7 +229,7 @@ async def _played(store: Store, found: Explained, typed: bytes, *, reachable: bo
     """How a login would end at which `typed` is what was typed into the password field."""
     door, identity = found.door, found.identity
     name = found.asked.name or identity.dn
-    client = found.asked.peer.client
+    client = found.asked.peer.address
     attempt = q.Attempt(name, Secret(typed), identity.directory, client, door.form, door.policy, found.at)
     pretence = _Pretence(store, identity, found.groups, found.status, reachable=reachable)
     play = Play(pretence.steps)
@@ -264,7 +274,7 @@ async def explain(config: Config, asked: Asked, reactor: Any) -> Explained:
         else:
             identity = await _looked_up(asked, directory)
             groups = await directory.groups(None, identity, named) if named else frozenset()
-        decision = door.policy.decide(identity, asked.peer.client, at, groups)
+        decision = door.policy.decide(identity, asked.peer.address, at, groups)
         status = await store.status(identity)
         found = Explained(asked, door, asked.listen.directory, identity, at, groups, decision, status, {})
         return replace(found, plays=await _plays(store, found))
@@ -357,7 +367,7 @@ def said(decision: Decision) -> str:
 def _rules(found: Explained) -> list[dict[str, Any]]:
 
     policy = found.door.policy
-    login = Circumstances(found.identity, found.asked.peer.client, policy.application, found.at, found.groups)
+    login = Circumstances(found.identity, found.asked.peer.address, policy.application, found.at, found.groups)
     rules = [(rule, rule.misses(login)) for rule in policy.rules]
     first = next((rule for rule, missed in rules if not missed), None)
     return [
@@ -374,7 +384,7 @@ def _rules(found: Explained) -> list[dict[str, Any]]:
 
 
 def _exempt(found: Explained) -> list[dict[str, Any]]:
-    client, identity = found.asked.peer.client, found.identity
+    client, identity = found.asked.peer.address, found.identity
     return [
         {
             "account": entry.account,
@@ -394,9 +404,13 @@ def as_value(found: Explained) -> dict[str, Any]:
     own = None if policy.kinds is None else sorted(policy.kinds)
     return {
         "name": asked.name,
-        "from": str(asked.peer.client) if asked.peer.client else None,
+        "from": str(asked.peer.address) if asked.peer.address else None,
         "listener": asked.listen.name,
         "application": door.application,
+        "applications": [
+            {"name": name, "covers": covers, "conditions": [{"holds": holds, "what": what} for holds, what in why]}
+            for name, covers, why in door.applications
+        ],
         "directory": found.directory,
         "at": iso(found.at.seconds),
         "account": {
@@ -423,7 +437,7 @@ def as_value(found: Explained) -> dict[str, Any]:
             "bypass": status.bypass,
             "method": status.method,
             "first_seen": iso(status.first_seen),
-            "in_grace": policy.in_grace(found.at, status.first_seen),
+            "in_grace": policy.grace(found.at, status.first_seen) > 0,
         },
         "would": {
             name: {"steps": play.steps, "outcome": play.outcome, "reason": play.reason, "meaning": play.meaning}

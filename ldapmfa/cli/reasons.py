@@ -18,7 +18,10 @@ class Explanation:
     remedy: str = ""
 
 
-_WAIT: Final = "ldapmfa user unlock NAME ends it at once; it ends by itself 15 minutes after the tenth wrong code."
+_WAIT: Final = (
+    "ldapmfa user unlock NAME ends it at once; it ends by itself after throttle.lock_seconds, and after twice as long"
+    " each time that it follows another lock without a right code in between."
+)
 _LOG: Final = "ldapmfa's log has a line of the same time, under the same reference code."
 
 REASONS: Final[dict[str, Explanation]] = {
@@ -26,7 +29,8 @@ REASONS: Final[dict[str, Explanation]] = {
     "code": Explanation("The password and the code were right."),
     "exempt": Explanation("The password was right, and an [[exempt]] entry says that this account needs no code."),
     "password-only": Explanation(
-        'The password was right, the account has no second factor, and login.unenrolled = "password-only" lets it in.',
+        "The password was right, the account has no second factor, and"
+        ' require_user_match = "password-only" lets it in.',
         "Enrol it: ldapmfa user enrol NAME.",
     ),
     "by-rule": Explanation(
@@ -139,7 +143,11 @@ REASONS: Final[dict[str, Explanation]] = {
         "The password was right; the service has locked the user or the device.", "Unlock it at the service."
     ),
     "throttled": Explanation(
-        "The password was right; the service says that it was asked about this user too often.", "Wait a little."
+        "Too many wrong passwords came lately, and the directory was not asked about this one: the detail names the"
+        " limit of [throttle]. Where a service is named instead, the password was right, and that service says that it"
+        " was asked about this user too often.",
+        "Wait a little. If programs of many users have one address, name it in throttle.gateways; if one program has an"
+        " old password, correct it.",
     ),
     "no-method": Explanation(
         "The password was right; the user can't be asked like this: the service has no such method, or no such device"
@@ -183,6 +191,9 @@ REASONS: Final[dict[str, Explanation]] = {
     ),
     "proxied-authorization": Explanation(
         "The bind carried a control by which it would have acted as somebody else.", "Correct the client's settings."
+    ),
+    "anonymous": Explanation(
+        "The client bound anonymously, which this listener refuses.", "Give the client a name and a password."
     ),
     "control": Explanation("An anonymous bind carried a critical control.", "Correct the client's settings."),
     "empty-password": Explanation(

@@ -5,6 +5,7 @@ Promised here: times are ISO 8601 in UTC as values, and as the reader's clock sh
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -13,34 +14,65 @@ from ldapmfa.audit import LoginEnded
 
 if TYPE_CHECKING:
     from ldapmfa.audit import AccountChanged
-    from ldapmfa.store import AccountRow, FactorRow, Pending, PendingRow
+    from ldapmfa.store import AccountRow, FactorRow, Pending, PendingRow, RememberedRow
 
 
 def moment(seconds: float | None) -> str | None:
-    """A time as ISO 8601 in UTC."""
-    return None if seconds is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    """A time as ISO 8601 in UTC; None for never."""
+    return None if seconds in (None, math.inf) else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def local(seconds: float | None, otherwise: str = "never") -> str:
     """A time as the reader's clock shows it."""
-    return otherwise if seconds is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    return otherwise if seconds in (None, math.inf) else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def account_value(row: AccountRow) -> dict[str, Any]:
     """An account."""
     times = {name: moment(getattr(row, name)) for name in ("locked_until", "first_seen", "last_login")}
-    return {**asdict(row), **times}
+    value = {**asdict(row), **times}
+    for name, time_in in (("blocked", "until"), ("bypass", "expires")):
+        if value[name]:
+            value[name][time_in] = moment(value[name][time_in])
+    return value
 
 
 def account_cells(row: AccountRow) -> tuple[str, ...]:
-    """An account, its factors, last login, lock and key."""
+    """An account, its factors, last login, state and key."""
     factors = ", ".join(row.factors) or "none"
-    return row.dn, factors, local(row.last_login), local(row.locked_until, ""), row.key
+    return row.dn, factors, local(row.last_login), ", ".join(states(row)), row.key
+
+
+def states(row: AccountRow) -> list[str]:
+    """What keeps an account from logging in, or lets it in without a factor."""
+    found = []
+    if row.blocked:
+        word, end = ("disabled", "enabled") if row.blocked.disabled else ("blocked", "unblocked")
+        found.append(f"{word} until {local(row.blocked.until, end)}")
+    if row.locked_until is not None:
+        found.append(f"locked until {local(row.locked_until)}")
+    if row.bypass:
+        found.append(f"bypass until {local(row.bypass.expires)}")
+    return found
+
+
+def remembered_value(row: RememberedRow) -> dict[str, Any]:
+    """A success that still counts."""
+    return {**asdict(row), "granted": moment(row.granted), "expires": moment(row.expires)}
+
+
+def remembered_cells(row: RememberedRow) -> tuple[str, ...]:
+    """A success that still counts: whose, where, as what, how often, until when."""
+    what = f"{row.reason} ({row.factor})" if row.factor else row.reason
+    return row.dn, row.application, row.client, what, str(row.uses), local(row.expires)
 
 
 def factor_value(row: FactorRow) -> dict[str, Any]:
     """A factor."""
-    return {**asdict(row), "created": moment(row.created), "last_used": moment(row.last_used)}
+    value = {**asdict(row), "created": moment(row.created), "last_used": moment(row.last_used)}
+    if row.kind == "app-password":
+        value["parameters"] = {**row.parameters, "expires": moment(row.parameters["expires"])}
+    return value
 
 
 def factor_cells(row: FactorRow) -> tuple[str, ...]:
@@ -48,6 +80,10 @@ def factor_cells(row: FactorRow) -> tuple[str, ...]:
     parameters = [f"{name} {value}" for name, value in row.parameters.items()]
     if row.kind == "recovery":
         parameters.append(f"{row.codes_left} codes left")
+    if row.kind == "app-password":
+        bounds = row.parameters
+        networks = " or ".join(bounds["networks"]) or "anywhere"
+        parameters = [f"at {bounds['application']}", f"from {networks}", f"expires {local(bounds['expires'])}"]
     return row.kind, row.label, ", ".join(parameters), local(row.created), local(row.last_used), short_id(row)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from ldapmfa import audit, factors
 from ldapmfa.cli.reasons import explained
 from ldapmfa.config import Config, Listen
+from ldapmfa.core.application import Peer
 from ldapmfa.core.identity import Identity, Unidentified
 from ldapmfa.core.policy import Address
 from ldapmfa.core.questions import (
@@ -26,34 +27,41 @@ from ldapmfa.core.questions import (
     AwaitApproval,
     CodeAnswer,
     CodeIsSent,
+    FindGroups,
     Identify,
     LookUp,
     MayOpen,
+    MayTry,
     PasswordAnswer,
     Question,
     RecallName,
     Remembered,
+    Resolve,
     Reuse,
     Standing,
     StartPrompt,
+    Throttled,
     Unreachable,
+    UseBypass,
     VerifyAtService,
     VerifyCode,
     VerifyPassword,
 )
 from ldapmfa.core.secret import Secret, is_usable
 from ldapmfa.factors.breaker import Guarded
-from ldapmfa.net import service
+from ldapmfa.net import assembly, service
 from ldapmfa.net.asking import CANCEL, Asking
 from ldapmfa.net.driver import Bind, Doorway, Login, RefusedShapes
+from ldapmfa.net.fraud import Measures
 from ldapmfa.wire import ldap
 
 _CODES: Final = {
     "accepted": "it is right, and now used up",
-    "wrong": "it is wrong; ten wrong ones in a row lock the account for 15 minutes",
+    "wrong": "it is wrong; too many in a row lock the account's factors for a while (throttle.wrong_codes)",
     "replayed": "it was right, but is used up already",
     "locked": "not looked at, for too many wrong ones have locked the account",
-    "not-enrolled": "the account has no factor to compare it with",
+    "not-enrolled": "the account has no factor that counts to compare it with",
+    "blocked": "not looked at, for the account is blocked",
 }
 
 
@@ -90,7 +98,8 @@ async def play(
     step: Callable[[str], None],
 ) -> Outcome:
     """Play it at `listen`'s directory; `step` hears what is done, and what came of it."""
-    form = service.code_form(config, listen)
+    form = assembly.code_form(config, listen)
+    application = assembly.application_of(config, Peer(listen.name, client, None))
     if name and not is_usable(secret, form):
         why = explained("empty-password")
         return Outcome("refused", "empty-password", why.meaning, why.remedy)
@@ -117,7 +126,7 @@ async def play(
             store=store,
             factors=factors.load(config.code_factors),
             services=services,
-            terms=service.terms(config, listen),
+            terms=assembly.terms(config, listen, application),
             keep=keep,
             askings=askings,
             clock=reactor,
@@ -125,13 +134,16 @@ async def play(
             reference=service.reference_code,
             record=record,
             refused=RefusedShapes(reactor),
+            measures=Measures(config.fraud.block_days, config.fraud.ways),
+            tries=service.tries(config, store, keep),
             refusal_floor=0.0,
-            deadline=listen.deadline or config.login.deadline,
+            deadline=assembly.deadline(config, listen, application),
         )
-        policy = service.policy(config, services, listen)
-        attempt = Attempt(name, secret, directory.settings.identity_name, client, form, policy)
+        policy = assembly.policy(config, services, listen, application)
+        at = assembly.moment_of(config, time.time())
+        attempt = Attempt(name, secret, directory.settings.identity_name, client, form, policy, at)
         where = f"{client or 'no address'}, ldapmfa user test by {actor}"
-        bind = Bind(attempt, 1, name.encode(errors="surrogateescape"), b"", listen.name, where)
+        bind = Bind(attempt, 1, name.encode(errors="surrogateescape"), b"", listen.name, where, policy.application)
         login = Login(bind, doorway, directory, None, told=lambda question, reply: step(_told(question, reply)))
         answer = await login.play(_at_once)
         if answer.link:
@@ -171,20 +183,25 @@ def _told(question: Question, reply: Any) -> str:
                 else "nothing"
             )
             return f"What was typed ends like a code. What is remembered of the name: {known}."
-        case VerifyPassword(_, shape), PasswordAnswer(code, text):
-            what = "without the code" if shape == "cut" else "as a whole, as no code was typed, or none is expected"
-            said = "it is right" if code == ldap.SUCCESS else f"refused with result code {code}"
-            return f"The directory was asked about the password, {what}: {said}" + (f" ({text})." if text else ".")
+        case MayTry() | VerifyPassword(), _:
+            return _told_of_password(question, reply)
         case Identify(), Identity(_, account, dn):
             return f"The directory says who that is: {dn} ({account})."
         case Identify(), Unidentified(reason, detail):
             return f"The directory says who that is, and that it must not log in: {reason} ({detail})."
-        case LookUp(), Standing(enrolled, locked, method, sent):
-            words = ["has a factor here, or one that waits for it" if enrolled else "has no factor here"]
-            words += ["is locked"] if locked else []
-            words += [f"is to be asked by {method}"] if method else []
-            words += [f"was sent a code by {sent}"] if sent else []
-            return f"The account {', '.join(words)}."
+        case FindGroups(_, named), groups:
+            among = ", ".join(sorted(groups)) or "none"
+            return f"Rules look at groups ({', '.join(named)}); of these the account is in: {among}."
+        case Resolve(), found:
+            who = found.dn if found else "that can't be said, so that nothing more is told"
+            return f"The password was right and must be changed; the service account was asked who that is: {who}."
+        case LookUp(), Standing():
+            return f"The account {', '.join(_standing(reply))}."
+    return _told_of_factors(question, reply)
+
+
+def _told_of_factors(question: Question, reply: Any) -> str:
+    match question, reply:
         case Reuse(), reused:
             return "An earlier success counts for this bind, too." if reused else "No earlier success counts for it."
         case StartPrompt(_, choice), began:
@@ -197,9 +214,34 @@ def _told(question: Question, reply: Any) -> str:
             return f"{name} can't be reached; by fail_mode its users are {'let in' if may else 'refused'}."
         case VerifyCode(), CodeAnswer(result, factor):
             return f"The code was compared: {_CODES[result]}" + (f" (factor {factor})." if factor else ".")
+        case UseBypass(), used:
+            return f"A login without a second factor was granted to it, and is {'used up now' if used else 'used up'}."
+        case Admit(), str():
+            return f"It would be a success, but for this: {reply}."
         case Admit(_, reason, factor), _:
             return f"It is a success: {reason}{f' by {factor}' if factor else ''}."
     return type(question).__name__
+
+
+def _standing(of: Standing) -> list[str]:
+    words = ["has a factor here that counts, or one that waits for it" if of.enrolled else "has no factor here"]
+    words += ["is blocked"] if of.blocked else []
+    words += ["is locked"] if of.locked else []
+    words += [f"is to be asked by {of.method}"] if of.method else []
+    words += [f"was sent a code by {of.sent}"] if of.sent else []
+    words += ["may log in once without a second factor"] if of.bypass else []
+    return words
+
+
+def _told_of_password(question: MayTry | VerifyPassword, reply: Any) -> str:
+    match question, reply:
+        case VerifyPassword(_, shape), PasswordAnswer(code, text):
+            what = "without the code" if shape == "cut" else "as a whole, as no code was typed, or none is expected"
+            said = "it is right" if code == ldap.SUCCESS else f"refused with result code {code}"
+            return f"The directory was asked about the password, {what}: {said}" + (f" ({text})." if text else ".")
+        case _, Throttled(limit):
+            return f"Too many wrong passwords came lately ({limit}): the directory is not asked about this one."
+    return "Not too many wrong passwords came lately: the directory may be asked."
 
 
 def _said(answer: Any) -> str:

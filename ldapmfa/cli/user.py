@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 from click.shell_completion import CompletionItem
 
+from ldapmfa.audit import printable
 from ldapmfa.cli.accounts import (
     chosen_directory,
     completed,
@@ -80,7 +82,8 @@ def user() -> None:
 def list_users() -> None:
     """List accounts and pending enrolments.
 
-    Accounts are listed with their factors, locks and last logins, pending enrolments with when they expire.
+    Accounts are listed with their factors, last logins, locks, blocks and bypasses, pending enrolments with when they
+    expire.
     """
 
     async def work(accounts: Accounts) -> Overview:
@@ -90,7 +93,7 @@ def list_users() -> None:
 
     def show() -> None:
         if found.accounts:
-            table(("account", "factors", "last login", "locked until", "key"), map(account_cells, found.accounts))
+            table(("account", "factors", "last login", "state", "key"), map(account_cells, found.accounts))
         if found.pending:
             say("Pending: claimed by the account of that name, at its first right password with the right code.\n")
             table(("waits for", "factor", "label", "expires", "factor id"), map(pending_cells, found.pending))
@@ -107,7 +110,7 @@ def list_users() -> None:
 def show(name: str, directory: str | None) -> None:
     """Show all that is known of one account.
 
-    These are its names, factors and lock, what waits for it, and what happened last.
+    These are its names, factors, lock, block and bypass, what waits for it, and what happened last.
     """
     within = identity_name(load(), directory) if directory else None
 
@@ -136,6 +139,15 @@ def _show_details(found: Details) -> None:
         say(f"  locked until       {local(account.locked_until, 'not locked')}")
         say(f"  wrong codes        {account.wrong_codes} in a row")
         say(f"  asked by           {account.method or 'as the configuration says'}")
+        say(f"  phone              {account.phone or 'none'}")
+        blocked, bypass = account.blocked, account.bypass
+        if blocked:
+            end = "enabled" if blocked.disabled else "unblocked"
+            say(f"  blocked until      {local(blocked.until, end)}, by {blocked.by}: {printable(blocked.reason)}")
+        if bypass:
+            times = f"{bypass.uses} login{'s' if bypass.uses > 1 else ''}"
+            why = printable(bypass.reason)
+            say(f"  bypass             {times} until {local(bypass.expires)}, by {bypass.actor}: {why}")
     if found.factors:
         table(("factor", "label", "parameters", "created", "last used", "factor id"), map(factor_cells, found.factors))
     elif account:
@@ -157,9 +169,12 @@ def _show_details(found: Details) -> None:
         "ldapmfa user enrol alice@example.com --kind totp --label phone",
         'ldapmfa user enrol "cn=Alice,ou=staff,dc=example,dc=com" --kind recovery --add',
         "ldapmfa user enrol alice --json | jq -r .uri",
+        'ldapmfa user enrol --group "cn=staff,ou=groups,dc=example,dc=com" --out pages',
     )
 )
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--group", metavar="DN", help="Enrol all who are in this group, through others too, instead of NAME.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where a page for each of them is written.")
 @click.option("--kind", metavar="KIND", help="totp, hotp, recovery, or a plug-in; default: the first of login.factors.")
 @click.option(
     "--algorithm",
@@ -177,7 +192,9 @@ def _show_details(found: Details) -> None:
 @_directory
 def enrol(
     *,
-    name: str,
+    name: str | None,
+    group: str | None,
+    out: Path | None,
     kind: str | None,
     algorithm: str | None,
     digits: str | None,
@@ -185,7 +202,7 @@ def enrol(
     label: str,
     add: bool,
     directory: str | None,
-) -> None:
+) -> int | None:
     """Enrol an account for a second factor.
 
     Prints a QR code and the otpauth URI, or the recovery codes. Where the directory has a service_account, NAME is
@@ -194,7 +211,12 @@ def enrol(
     password with the right code. It expires in seven days.
 
     What is printed is the secret: show it to nobody but the account's owner.
+
+    With --group, a page with it is written for each member, readable by you alone, and an index.csv without secrets.
+    Who has a factor of this kind is left out, so that it may be run again. It needs a service_account.
     """
+    if (name is None) == (group is None) or (group is None) != (out is None):
+        raise Failed(2, "give a NAME, or --group and --out")
     config = load()
     place = chosen_directory(config, directory)
     kind = kind or config.login.factors[0]
@@ -211,11 +233,19 @@ def enrol(
         options["algorithm"] = algorithm.lower()
     if period:
         options["period"] = period
-    made = yes(_enrolled(config, place, lambda admin: admin.enrol(name, kind, options, label=label, add=add)))
+    if group is not None and out is not None:
+        from ldapmfa.cli import enrolling  # noqa: PLC0415 - takes long
+
+        for warning in warnings:
+            warn(warning)
+        return enrolling.enrol_group(config, place, group, out, kind=kind, options=options, label=label, add=add)
+    who = name or ""
+    made = yes(enrolled(config, place, lambda admin: admin.enrol(who, kind, options, label=label, add=add)))
     _answer_enrolled(made, warnings)
+    return None
 
 
-def _enrolled(config: Config, place: str, work: Any) -> Enrolled | No:
+def enrolled(config: Config, place: str, work: Any) -> Enrolled | No:
     """What `work` returns, given an admin of the accounts in the directory `place`."""
     table = config.every_directory[place]
     identity = table.identity_name
@@ -310,7 +340,7 @@ def _answer_enrolled(made: Enrolled, warnings: list[str]) -> None:
 def unenrol(name: str, directory: str | None) -> None:
     """Remove all factors of an account.
 
-    Enrolments that wait for it are removed too. What then becomes of its logins, login.unenrolled says.
+    Enrolments that wait for it are removed too. What then becomes of its logins, login.require_user_match says.
     """
     within = identity_name(load(), directory) if directory else None
 

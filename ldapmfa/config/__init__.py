@@ -5,12 +5,14 @@ mistake, each as a line with the file, the line's number, the key, what is wrong
 shows a value that could be a secret. Not in here: whether the directory can be reached, and anything of Twisted.
 
 `tables` is what all tables share, and what those of services do, `plugins` finds these,
-`values` says what single values mean, `settings` which keys there are, `checks` what only several keys, files or
+`values` says what single values mean, `settings` which keys there are, and `applications` those of applications and
+rules; `checks` what only several keys, files or
 ports can tell, `loading` reads, `environment` too, and `pages` writes ``conf/ldapmfa.toml`` and the reference page.
 """
 
 from __future__ import annotations
 
+from ldapmfa.config.applications import Application, Rule
 from ldapmfa.config.loading import PLACES, load
 from ldapmfa.config.pages import conf_text, reference_text
 from ldapmfa.config.settings import CodeForm, Config, Directory, Listen
@@ -19,6 +21,7 @@ from ldapmfa.config.values import DirectoryUri, Endpoint
 
 __all__ = [
     "PLACES",
+    "Application",
     "CodeForm",
     "Config",
     "Directory",
@@ -26,6 +29,7 @@ __all__ = [
     "Endpoint",
     "HttpTable",
     "Listen",
+    "Rule",
     "ServiceTable",
     "Table",
     "conf_text",

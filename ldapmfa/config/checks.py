@@ -15,13 +15,15 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from pydantic import AfterValidator, ValidationInfo
 
-from ldapmfa.config.values import DirectoryUri, Endpoint, nearest
+from ldapmfa.config.values import DirectoryUri, Endpoint, is_loopback, nearest
+from ldapmfa.core.identity import FLAGS
 from ldapmfa.wire import dn
 
 #: What looks at a value; ValueError says what is wrong with it.
@@ -81,6 +83,30 @@ def goes_with_tls(file: Path | None, info: ValidationInfo) -> None:
 
 
 @when_read
+def goes_with_certificate(file: Path | None, info: ValidationInfo) -> None:
+    """Clients show certificates only over TLS."""
+    if file is not None and info.data.get("tls") == "none":
+        raise ValueError('is pointless with tls = "none": set tls = "starttls" or "ldaps", or remove this line')
+
+
+@when_read
+def goes_with_client_ca(required: bool, info: ValidationInfo) -> None:  # noqa: FBT001 - a validator
+    """A certificate that is demanded can be verified."""
+    if required and "client_ca_file" in info.data and info.data["client_ca_file"] is None:
+        raise ValueError("needs client_ca_file: name the PEM file of the authorities that sign clients' certificates")
+
+
+@when_read
+def is_timezone(name: str, _: ValidationInfo) -> None:
+    """A time zone is one that the machine knows."""
+    if name:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError('is not a time zone of this machine, such as "Europe/Berlin" or "UTC"') from None
+
+
+@when_read
 def can_be_required(required: bool | None, info: ValidationInfo) -> None:  # noqa: FBT001 - a validator
     """Where TLS is demanded there is some."""
     why = "is true"
@@ -112,6 +138,37 @@ def secret_or_file(name: str) -> AfterValidator:
             raise ValueError(f"is missing, and {file} too: give one" if secret is None else f"or {file}: keep one")
 
     return when_read(check)
+
+
+def needed_with(name: str) -> AfterValidator:
+    """A key must be given where the key `name` before it says something."""
+
+    def check(value: object, info: ValidationInfo) -> None:
+        if info.data.get(name) and value is None:
+            raise ValueError(f"is missing, and needed with {name}")
+
+    return when_read(check)
+
+
+def pointless_without(name: str) -> AfterValidator:
+    """A key must not be given where the key `name` before it says nothing."""
+
+    def check(value: object, info: ValidationInfo) -> None:
+        if value is not None and name in info.data and not info.data[name]:
+            raise ValueError(f"is pointless without {name}: give that too, or remove this line")
+
+    return when_read(check)
+
+
+@when_read
+def goes_to_loopback(tls: str, info: ValidationInfo) -> None:
+    """Mail goes in clear text to a server on this machine only."""
+    host = info.data.get("smtp_host")
+    if tls == "none" and host and not is_loopback(host):
+        raise ValueError(
+            f'is "none", and {host} is not this machine: mail, and the password, would cross the network in clear'
+            ' text; use "starttls" or "tls"'
+        )
 
 
 @when_read
@@ -149,6 +206,30 @@ def factor_exists(name: str, info: Any) -> None:
         if name in context.unset:
             raise ValueError(f'"{name}" is a service and needs its settings: add a table [factors.{name}]')
         raise ValueError(f"no such factor; {nearest(name, sorted({*context.codes, *context.services}))}")
+
+
+@when_read
+def recognises_somebody(certificates: tuple[str, ...] | None, info: ValidationInfo) -> None:
+    """An application that covers everybody would leave nobody to those behind it, nor to the listener's settings."""
+    if certificates is None and all(info.data.get(key, ()) is None for key in ("listeners", "networks")):
+        raise ValueError("is missing, or listeners, or networks: say by what the application's clients are recognised")
+
+
+@when_read
+def goes_with_action(factors: tuple[str, ...], info: ValidationInfo) -> None:
+    """A rule names factors only where it asks for some."""
+    action = info.data.get("action")
+    if factors and action in {"password-only", "refuse"}:
+        raise ValueError(f'is pointless with action = "{action}": remove it, or set action = "factors"')
+
+
+@when_read
+def are_flags(flags: tuple[str, ...] | None, _: ValidationInfo) -> None:
+    """What a rule calls accounts is what they may be called."""
+    known = ("computer", *FLAGS)
+    for flag in flags or ():
+        if flag not in known:
+            raise ValueError(f'"{flag}" is no flag; {nearest(flag, known)}')
 
 
 @when_read
@@ -220,6 +301,22 @@ def is_password(file: Path, _: ValidationInfo) -> None:
     """A file with a password can be read."""
     if not _octets(file).strip():
         raise ValueError(f"{file} is empty: write the password into it")
+
+
+#: Octets that a secret which signs must have at least (as many as the hash gives, RFC 2104 section 3).
+SHORTEST_SECRET: Final = 32
+
+
+def hmac_secret(octets: bytes) -> None:
+    """ValueError: it is too short to sign with."""
+    if len(octets) < SHORTEST_SECRET:
+        raise ValueError(f"is shorter than {SHORTEST_SECRET} octets: make one with `openssl rand -hex 32`")
+
+
+@when_files_exist
+def is_hmac_secret(file: Path, _: ValidationInfo) -> None:
+    """A file with a secret that signs can be read, and it is long enough."""
+    hmac_secret(_octets(file).rstrip(b"\r\n"))
 
 
 @when_files_exist

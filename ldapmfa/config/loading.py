@@ -182,11 +182,14 @@ def _services(data: Mapping[str, Any]) -> tuple[dict[str, type[ServiceTable]], l
 def _factors(data: Mapping[str, Any], classes: Mapping[str, Any]) -> tuple[set[str], set[str], set[str]]:
     """Of the factors that are spoken of: those computed here, the tables of services, and services without a table."""
     login = data["login"] if isinstance(data["login"], dict) else {}
-    named = login.get("factors", ("totp",))
+    tables = [{"factors": login.get("factors", ("totp",))}]
+    for key in ("application", "rule"):
+        tables += [table for table in _listed(data.get(key)) if isinstance(table, dict)]
+    named = [name for table in tables for name in _listed(table.get("factors"))]
     installed = plugins.installed()
     codes: set[str] = set()
     unset: set[str] = set()
-    for name in named if isinstance(named, list | tuple) else ():
+    for name in named:
         if isinstance(name, str) and name in installed and name not in classes:
             try:
                 service = plugins.table_of(plugins.loaded(installed[name])) is not None
@@ -195,6 +198,11 @@ def _factors(data: Mapping[str, Any], classes: Mapping[str, Any]) -> tuple[set[s
             (unset if service else codes).add(name)
     known = {name for name, entry in installed.items() if name not in unset and name not in classes}
     return codes | known, set(classes), unset
+
+
+def _listed(value: Any) -> list[Any]:
+    """What is in a list; nothing where it is none."""
+    return list(value) if isinstance(value, list | tuple) else []
 
 
 def _identity_names(data: Mapping[str, Any]) -> dict[str, str]:

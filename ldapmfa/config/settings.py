@@ -14,8 +14,10 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationInfo, field_validator
 
 from ldapmfa.config import checks
+from ldapmfa.config.applications import Application, Rule, UserMatch
 from ldapmfa.config.tables import ServiceTable, Table
 from ldapmfa.config.values import (
+    AttributeName,
     CodeStyle,
     Delimiter,
     Digits,
@@ -27,6 +29,7 @@ from ldapmfa.config.values import (
     File,
     Flag,
     IdentityName,
+    MailAddress,
     Method,
     Network,
     Number,
@@ -37,6 +40,7 @@ from ldapmfa.config.values import (
     Uri,
     Whole,
     Workers,
+    web_url,
 )
 from ldapmfa.core.secret import Secret
 
@@ -76,6 +80,13 @@ class Listen(Table):
     proxy_protocol_from: tuple[Network, ...] = ()
     """Load balancers from which a PROXY protocol header (v1 or v2) is accepted, so that rules see the real client;
     from anywhere else such a header ends the connection."""
+    client_ca_file: Annotated[File | None, checks.goes_with_certificate, checks.is_certificate] = Field(
+        None, examples=["/etc/ldapmfa/tls/clients-ca.pem"]
+    )
+    """The PEM file of the authorities that sign clients' certificates: a client may then show one, and one that is not
+    of theirs ends the connection. Applications are recognised by them. No certificate takes the place of a bind."""
+    require_client_certificate: Annotated[Flag, checks.goes_with_client_ca] = False
+    """Whether a client must show a certificate."""
     code: CodeStyle | None = Field(None, examples=["suffix"])
     """How a code is added to the password at this listener; as in [login] if not given."""
     code_digits: Digits | None = Field(None, examples=[6])
@@ -158,6 +169,9 @@ class Directory(Table):
     pending_links: Annotated[Whole, Field(ge=0)] = 200
     """How many connections may stay open while their client's approval is pending; of further logins they are given up,
     and the password is verified once more when the approval is there. Each process has as many."""
+    group_seconds: Annotated[Number, Field(ge=0, le=86400)] = 60
+    """Seconds for which it is remembered in which groups an account is, or what a group's SID is; where Active
+    Directory's groups are named by SID, nothing is remembered. `ldapmfa cache clear` forgets it everywhere."""
     kind: Literal["auto", "active-directory", "openldap", "389-ds"] = "auto"
     """Which product it is; auto asks the directory itself."""
     identity_name: IdentityName = Field("", examples=["corp"])
@@ -165,6 +179,10 @@ class Directory(Table):
     (two ports of one forest) share one; the directory's own name, here "default", if not given."""
     base_dn: Text | None = Field(None, examples=["dc=example,dc=com"])
     """The entry below which `ldapmfa user enrol` looks for accounts; what the directory's rootDSE says if not given."""
+    phone_attribute: AttributeName | None = Field(None, examples=["mobile"])
+    """The attribute whose number services call where `ldapmfa user set-phone` has set none; none counts if not given.
+    WARNING: users may be able to write it themselves (at Active Directory they may write telephoneNumber and mobile):
+    whoever has a password could then have the second factor sent to a phone of their own."""
     service_account: ServiceAccount | None = None
     """An account that looks up others, a table of its own."""
 
@@ -219,8 +237,13 @@ class Login(Table):
     """What may be typed behind the delimiter instead of a code, and how the user is asked then: a method (push, phone,
     sms), behind a service's name and a slash if it must be that one ("duo/push"), with a device behind a colon
     ("push:2", "duo/push:DPFZRS9FB0D46QFTM891"). A digit typed behind a keyword is a device too: push2."""
-    unenrolled: Literal["refuse", "password-only"] = "refuse"
-    """What happens to accounts without a second factor: refused, or let in by password alone."""
+    require_user_match: UserMatch = "refuse"
+    """What happens to accounts without a second factor: refused, let in by password alone, or (grace) let in by
+    password alone for grace_days since they were first seen."""
+    grace_days: Annotated[Number, Field(gt=0, le=366)] = 14
+    """For how many days that is; each such login is recorded as "grace"."""
+    timezone: Annotated[str, checks.is_timezone] = Field("", examples=["Europe/Berlin"])
+    """The time zone of the hours in rules; the machine's if not given."""
     refusal_floor: Annotated[Number, Field(ge=0, le=10)] = 0.25
     """Seconds after its arrival before which no bind is refused, so that time tells nothing."""
     deadline: Seconds = 30
@@ -247,6 +270,78 @@ class Exempt(Table):
     """The identity_name of the directory the account is in; any directory if not given."""
 
 
+class Fraud(Table):
+    """What happens when a user tells a service that it was somebody else: the account is blocked, people are told."""
+
+    block_days: Annotated[Number, Field(gt=0, le=36500)] = 90
+    """For how many days the account is blocked; `ldapmfa user unblock NAME` ends it before."""
+    mail_to: tuple[MailAddress, ...] = Field((), examples=[["desk@example.com"]])
+    """Who is told by mail."""
+    mail_from: Annotated[MailAddress | None, checks.needed_with("mail_to")] = Field(
+        None, examples=["ldapmfa@example.com"]
+    )
+    """Whom such mail is from."""
+    smtp_host: Annotated[Text | None, checks.needed_with("mail_to")] = Field(None, examples=["mail.example.com"])
+    """The mail server that takes it."""
+    smtp_tls: Annotated[Literal["starttls", "tls", "none"], checks.goes_to_loopback] = "starttls"
+    """How the mail server is spoken to: in TLS that it must offer (starttls) or from the first byte (tls), its
+    certificate being verified; or in clear text (none), which it must be this machine for."""
+    smtp_port: Annotated[Whole, Field(ge=1, le=65535)] = 587
+    """The mail server's port: 587 or 25, or 465 for tls."""
+    smtp_ca_file: Annotated[File | None, checks.is_certificate] = Field(None, examples=["/etc/ldapmfa/tls/ca.pem"])
+    """The PEM file of the authorities that may have signed its certificate; the system's if not given."""
+    smtp_user: Text | None = Field(None, examples=["ldapmfa"])
+    """What to log in to the mail server as; not at all if not given."""
+    smtp_password_file: Annotated[
+        File | None, checks.needed_with("smtp_user"), checks.pointless_without("smtp_user"), checks.is_password
+    ] = Field(None, examples=["/etc/ldapmfa/smtp.password"])
+    """The file that holds the password for that; a line end after it is ignored."""
+    webhook_url: Annotated[str, web_url("https://soc.example.com/ldapmfa")] | None = Field(
+        None, examples=["https://soc.example.com/ldapmfa"]
+    )
+    """The program that is told by a signed request (POST) to this URL; http:// is for one on this machine."""
+    webhook_secret_file: Annotated[
+        File | None, checks.needed_with("webhook_url"), checks.pointless_without("webhook_url"), checks.is_hmac_secret
+    ] = Field(None, examples=["/etc/ldapmfa/fraud-webhook.secret"])
+    """The file that holds the secret that signs it, at least 32 octets; a line end after it is ignored."""
+    webhook_ca_file: Annotated[File | None, checks.is_certificate] = Field(None, examples=["/etc/ldapmfa/tls/ca.pem"])
+    """The PEM file of the authorities that may have signed its certificate; the system's if not given."""
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """By which ways anybody is told."""
+        return ("mail",) * bool(self.mail_to) + ("webhook",) * bool(self.webhook_url)
+
+
+class Throttle(Table):
+    """How often codes and passwords may be guessed; counted in the store, over all listeners and workers."""
+
+    wrong_codes: Annotated[Whole, Field(ge=1, le=100)] = 10
+    """How many wrong codes in a row lock an account's second factors."""
+    lock_seconds: Seconds = 900
+    """Seconds that such a lock lasts. Each further one without a right code in between lasts twice as long."""
+    longest_lock_seconds: Seconds = 86400
+    """Seconds that such a lock lasts at most; when as many have passed since the last lock's end, the next one lasts
+    lock_seconds again."""
+    wrong_passwords: Annotated[Whole, Field(ge=0, le=1000)] = 4
+    """How many wrong passwords for one account from one address the directory is asked about within
+    wrong_password_seconds; further ones, and the right one too, are refused unasked. Fewer than the directory itself
+    locks the account after. 0: the directory is asked about everything, and nothing below counts."""
+    wrong_password_seconds: Seconds = 900
+    """The seconds that wrong passwords are counted over, from the first one on; no fewer than the directory counts
+    over."""
+    source_wrong_passwords: Annotated[Whole, Field(ge=1)] = 100
+    """How many wrong passwords from one address (an IPv6 network of 64 bits), for whatever accounts, the directory is
+    asked about within wrong_password_seconds."""
+    wrong_passwords_a_minute: Annotated[Whole, Field(ge=1)] = 600
+    """How many wrong passwords from everywhere the directory is asked about in a minute; of further logins in that
+    minute only those go on whose account has logged in from the same address within 90 days."""
+    gateways: tuple[Network, ...] = Field((), examples=[["10.1.2.10"]])
+    """Networks where one address stands for many users: VPN gateways, web servers, mail servers, load balancers without
+    PROXY headers. Neither source_wrong_passwords nor the limits of a source in [limits] hold there, nor at a Unix
+    socket."""
+
+
 class Limits(Table):
     """How much clients may ask for before they are turned away; each worker counts for itself."""
 
@@ -268,6 +363,13 @@ class Limits(Table):
     """Seconds within which the rest of a begun message must arrive."""
     pending_logins: Annotated[Whole, Field(ge=1)] = 5_000
     """How many logins of a process may be undecided at once; further ones are answered busy."""
+    source_connections: Annotated[Whole, Field(ge=1)] = 2_500
+    """How many clients from one source (an IPv4 address, or an IPv6 network of 64 bits) may be connected at once; those
+    in throttle.gateways count for all only, here and below."""
+    source_pending_logins: Annotated[Whole, Field(ge=1)] = 2_500
+    """How many logins from one source may be undecided at once."""
+    source_buffered_bytes: Annotated[Whole, Field(ge=1 << 20)] = 64 << 20
+    """How many bytes a process buffers for the clients of one source."""
 
 
 class Service(Table):
@@ -297,8 +399,12 @@ class Config(BaseModel):
     directories: dict[OtherName, Directory] = Field(default_factory=dict)
     store: Store = Field(default_factory=Store)
     login: Login = Field(default_factory=Login)
+    application: tuple[Application, ...] = ()
+    rule: tuple[Rule, ...] = ()
     factors: dict[DirectoryName, ServiceTable] = Field(default_factory=dict)
     exempt: tuple[Exempt, ...] = ()
+    fraud: Fraud = Field(default_factory=Fraud)
+    throttle: Throttle = Field(default_factory=Throttle)
     limits: Limits = Field(default_factory=Limits)
     service: Service = Field(default_factory=Service)
     log: Log = Field(default_factory=Log)
@@ -329,10 +435,16 @@ class Config(BaseModel):
         """The directory behind `listener`."""
         return self.every_directory[listener.directory]
 
+    @cached_property
+    def every_factor(self) -> tuple[str, ...]:
+        """Every factor that counts anywhere: first those of [login], in their order."""
+        of_tables = [table.factors or () for table in self.application] + [table.factors for table in self.rule]
+        return tuple(dict.fromkeys([*self.login.factors, *(name for names in of_tables for name in names)]))
+
     @property
     def code_factors(self) -> tuple[str, ...]:
-        """The factors that compute codes here."""
-        return tuple(name for name in self.login.factors if name not in self.factors)
+        """Those of them that compute codes here."""
+        return tuple(name for name in self.every_factor if name not in self.factors)
 
     def code_form(self, listener: Listen) -> CodeForm:
         """How clients of `listener` add a code to the password: its own settings, else those of [login]."""

@@ -31,9 +31,10 @@ METHOD: Final = re.compile(r"(?:([a-z0-9][a-z0-9_-]*)/)?([a-z][a-z0-9_-]*)(?::([
 class Reading:
     """What pydantic hands on to whoever validates, while a file is read; None for what is made directly.
 
-    `base` is where relative paths begin; `directories` has each directory's name, and its identity name; `names`
-    collects those of the listeners, to find one that is given twice. `codes` are the factors that compute codes,
-    `services` the names of tables of services, `unset` the services that have none of their name.
+    `base` is where relative paths begin; `directories` has each directory's name, and its identity name; `names` and
+    `applications` collect the names of listeners and applications, to find one that is given twice. `codes` are the
+    factors that compute codes, `services` the names of tables of services, `unset` the services that have none of their
+    name.
     """
 
     base: Path
@@ -43,6 +44,7 @@ class Reading:
     services: AbstractSet[str] = frozenset()
     unset: AbstractSet[str] = frozenset()
     names: set[str] = field(default_factory=set)
+    applications: set[str] = field(default_factory=set)
 
 
 class FromEnvironment(str):
@@ -275,14 +277,15 @@ def web_url(example: str) -> AfterValidator:
             raise ValueError(f'is no URL; for example "{example}"') from None
         if wrong or parts.scheme not in {"https", "http"} or "@" in parts.netloc or "?" in text or "#" in text:
             raise ValueError(f'must be a URL without query, for example "{example}"')
-        if parts.scheme == "http" and not _is_loopback(host):
+        if parts.scheme == "http" and not is_loopback(host):
             raise ValueError("must begin with https://, as secrets cross the network")
         return text.rstrip("/")
 
     return AfterValidator(check)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether what is sent there stays on this machine."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
@@ -295,6 +298,19 @@ def _method(value: str) -> str:
             'must be a method ("push"), with a service before a slash ("duo/push") and a device behind a colon '
             '("push:2") if need be'
         )
+    return value
+
+
+def _mail_address(value: str) -> str:
+    """One address as an envelope has it (RFC 5321), without a name: nothing of it could be a header's end."""
+    if not re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*", value):
+        raise ValueError('must be a mail address without a name, for example "desk@example.com"')
+    return value
+
+
+def _attribute(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", value):
+        raise ValueError('must be the name of an attribute, for example "mobile"')
     return value
 
 
@@ -343,6 +359,8 @@ IdentityName = Annotated[str, AfterValidator(_identity_name)]
 OtherName = Annotated[str, AfterValidator(_other_name)]
 Factor = Annotated[str, AfterValidator(_factor)]
 Method = Annotated[str, AfterValidator(_method)]
+AttributeName = Annotated[str, AfterValidator(_attribute)]
+MailAddress = Annotated[str, AfterValidator(_mail_address)]
 Delimiter = Annotated[str, AfterValidator(_delimiter)]
 EndpointText = Annotated[str, AfterValidator(_endpoint)]
 Uri = Annotated[str, AfterValidator(_uri)]

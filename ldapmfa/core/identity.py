@@ -244,6 +244,7 @@ def _never_expires(entry: Entry) -> bool:
 
 #: Answers by which a directory says that it holds no such entry; any other without one is no answer to that.
 _NO_ENTRY: Final = (ldap.SUCCESS, ldap.NO_SUCH_OBJECT, ldap.REFERRAL)
+_AD_UNIQUE: Final = ("objectGUID", "guid:")
 _UNIQUE: Final = {"openldap": ("entryUUID", "uuid:"), "389-ds": ("nsUniqueId", "nsuniqueid:")}
 
 
@@ -336,17 +337,11 @@ class NoOneAccount:
     matches: tuple[str, ...]
 
 
-def find_account(capabilities: Capabilities, directory: str, name: str, base: str) -> Generator[
-    Ask, Found | None, Identity | NoOneAccount
-]:
+def find_account(
+    capabilities: Capabilities, directory: str, name: str, base: str, phone: str | None = None
+) -> Generator[Ask, Found | None, Identity | NoOneAccount]:
     """The one account that is called `name`: a DN, a userPrincipalName, an account name, at AD behind a domain, too."""
-    attributes: tuple[str, ...]
-    in_ad = capabilities.kind == "active-directory"
-    if in_ad:
-        unique, attributes = "objectGUID", AD_ATTRIBUTES
-    else:
-        unique = _UNIQUE[capabilities.kind][0]
-        attributes = (unique, "uid", "sAMAccountName", "userPrincipalName")
+    attributes, in_ad = account_attributes(capabilities.kind, phone), capabilities.kind == "active-directory"
     where, scope, start = ldap.ANY_ENTRY, ldap.BASE, name
     if not _is_dn(name):
         account, start, scope = name, base, ldap.SUBTREE
@@ -361,22 +356,42 @@ def find_account(capabilities: Capabilities, directory: str, name: str, base: st
     found = yield Ask(ldap.search_request(start.encode(), attributes, scope=scope, where=where, most=10), on="service")
     if found is None or found.result.code not in (ldap.SUCCESS, ldap.NO_SUCH_OBJECT, ldap.SIZE_LIMIT_EXCEEDED):
         raise CannotIdentify(f"the search for {name} was answered with {_code(found)}")
-    entries = [entry for entry in found.entries if not in_ad or _is_user(entry)]
+    entries = [entry for entry in found.entries if is_account(capabilities.kind, entry)]
     if len(entries) != 1 or found.result.code == ldap.SIZE_LIMIT_EXCEEDED:
         return NoOneAccount(tuple(entry.dn for entry in entries))
-    entry = entries[0]
+    one = account_of(capabilities, directory, entries[0], phone)
+    if not in_ad:
+        return one
+    groups = yield Ask(ldap.search_request(one.dn.encode(), ("tokenGroups",)), on="service")
+    sids = groups.entries[0].attributes["tokengroups"] if groups and _shows(groups, "tokenGroups") else ()
+    return replace(one, sids=sids)
+
+
+def account_attributes(kind: Kind, phone: str | None = None) -> tuple[str, ...]:
+    """What `account_of` wants to see."""
+    names: tuple[str, ...] = AD_ATTRIBUTES
+    if kind != "active-directory":
+        names = (_UNIQUE[kind][0], "uid", "sAMAccountName", "userPrincipalName")
+    return names if phone is None else (*names, phone)
+
+
+def is_account(kind: Kind, entry: Entry) -> bool:
+    """Whether an entry is a user's or a computer's, where that can be told."""
+    return kind != "active-directory" or _is_user(entry)
+
+
+def account_of(capabilities: Capabilities, directory: str, entry: Entry, phone: str | None = None) -> Identity:
+    """The account whose entry a service account has read. CannotIdentify: it was not shown enough."""
+    ad = capabilities.kind == "active-directory"
+    unique, prefix = _AD_UNIQUE if capabilities.kind == "active-directory" else _UNIQUE[capabilities.kind]
     ids = entry.attributes.get(unique.lower(), ())
     if len(ids) != 1:
         raise CannotIdentify(f"the entry {entry.dn} shows no {unique} to the service account")
-    upns = entry.text("userPrincipalName")
-    upn = upns[0] if len(upns) == 1 else None
-    if in_ad:
-        groups = yield Ask(ldap.search_request(entry.dn.encode(), ("tokenGroups",)), on="service")
-        sids = groups.entries[0].attributes["tokengroups"] if groups and _shows(groups, "tokenGroups") else ()
-        names = entry.text("sAMAccountName")
-        return Identity(directory, f"guid:{ids[0].hex()}", entry.dn, names, upn, sids=sids, flags=_flags(entry))
-    identity = _UNIQUE[capabilities.kind][1] + ids[0].decode(errors="replace").lower()
-    return Identity(directory, identity, entry.dn, entry.text("uid") or entry.text("sAMAccountName"), upn)
+    identity = prefix + (ids[0].hex() if ad else ids[0].decode(errors="replace").lower())
+    accounts = entry.text("sAMAccountName") if ad else entry.text("uid") or entry.text("sAMAccountName")
+    upn = entry.text("userPrincipalName")
+    named, flags = upn[0] if len(upn) == 1 else None, _flags(entry) if ad else frozenset()
+    return Identity(directory, identity, entry.dn, accounts, named, flags=flags, phone=_phone(entry, phone))
 
 
 def is_taken_alike(capabilities: Capabilities, name: str) -> bool:

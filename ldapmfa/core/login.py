@@ -1,9 +1,10 @@
 """One login, whichever door it came by: a generator of questions ending in a Verdict.
 
 The order is the promise: the password first, at the directory, once (once more only behind an approval for which the
-link was given up); then who was bound; then what the rules demand of that account: a code, an answer of its owner, or
-neither; then the code, which is burnt only now; success is recorded before it is told. There is no other way to
-`Accepted` (A26). "No" is a Verdict; what is broken is raised into the generator and ends it.
+link was given up), if not too many wrong ones came before; then who was bound; then what the rules demand of that
+account: a code, an answer of its owner, or neither; then the code, which is burnt only now; success is recorded before
+it is told. There is no other way to `Accepted` (A26). "No" is a Verdict; what is broken is raised into the generator
+and ends it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from ldapmfa.core.questions import (
     Identify,
     LookUp,
     MayOpen,
+    MayTry,
     PasswordAnswer,
     Question,
     Reason,
@@ -41,6 +43,7 @@ from ldapmfa.core.questions import (
     Reused,
     Standing,
     StartPrompt,
+    Throttled,
     Unreachable,
     UseBypass,
     Verdict,
@@ -90,6 +93,15 @@ def _reason_of(text: str) -> str:
     return _SUB_CODES.get(found[1], "password") if found else "password"
 
 
+def says_of_password(answer: PasswordAnswer) -> bool | None:
+    """Whether a directory's answer to a bind says that the password was right, or a wrong guess; None: neither."""
+    if answer.code == ldap.SUCCESS:
+        return True
+    if answer.code in _BROKEN:
+        return None
+    return {"password": False, "account-locked": None}.get(_reason_of(answer.text), True)
+
+
 #: Of these, those by which it says that the password was right and must be changed: who has shown a factor may be told.
 _TO_BE_CHANGED: Final = ("password-expired", "must-change-password")
 
@@ -114,6 +126,9 @@ def login(attempt: Attempt) -> Generator[Question, Any, Verdict]:
     if not is_usable(attempt.typed, attempt.form):
         return Refused("empty-password")
     typed, shape = yield from _taken_apart(attempt)
+    throttled: Throttled | None = yield MayTry(attempt.normalised_name, typed.password)
+    if throttled is not None:
+        return Refused("throttled", detail=throttled.limit)
     found = yield from _password(typed.password, shape)
     if isinstance(found, Refused):
         if not attempt.policy.tells or found.reason not in _TO_BE_CHANGED or not found.answer:
@@ -215,14 +230,16 @@ def _taken_apart(attempt: Attempt) -> Generator[Question, Any, tuple[Typed, Shap
 
 def _without_factor(standing: Standing, policy: Policy, bound: _Bound) -> Generator[Question, Any, Verdict]:
     """The password was right, and nothing else was shown: enough for nobody who has, or must have, a factor."""
-    if standing.bypass and bound.ends is None:
+    if standing.bypass:
         used: bool = yield UseBypass(bound.identity)
         if used is True:
             return Accepted(bound.answer, bound.identity, "bypass")
     if standing.enrolled:
-        return Refused("no-code", bound.identity)
-    if policy.in_grace(bound.at, standing.first_seen):
-        return (yield from _admitted(bound, "grace"))
+        # one that does not count here is one all the same: who must show more must not get by with less
+        return Refused("no-code" if standing.counts else "not-enrolled", bound.identity)
+    grace = policy.grace(bound.at, standing.first_seen)
+    if grace > 0:
+        return (yield from _admitted(bound, "grace", detail=f"{grace / 86400:.1f} days are left to enrol"))
     if policy.unenrolled != "password-only":
         return Refused("not-enrolled", bound.identity)
     return (yield from _admitted(bound, "password-only"))
@@ -241,7 +258,7 @@ def _code(typed: Typed, code: Secret, policy: Policy, bound: _Bound) -> Generato
         return Refused("blocked" if standing.blocked else "locked", identity)
     sent = standing.sent if standing.sent in policy.serve(identity.directory) else None
     services = [sent] if sent else policy.code_services(identity.directory)
-    if not services or (standing.enrolled and not sent):
+    if not services or (standing.enrolled and standing.counts and not sent):
         return (yield from _own_code(code, policy, bound))
     passed: dict[str, Answered | Unreachable] = {}
     for service in services:

@@ -136,8 +136,8 @@ class Policy:
 
     def groups(self, directory: str) -> tuple[str, ...]:
         """The groups in which it may matter whether an account of `directory` is, as rules write them."""
-        named = [rule.groups for rule in self.rules if rule.looks_at_groups(directory, self.application)]
-        return tuple(dict.fromkeys(group for groups in named for group in groups or ()))
+        named = [rule.groups or () for rule in self.rules if rule.is_about(directory, self.application)]
+        return tuple(dict.fromkeys(group for groups in named for group in groups))
 
     def decide(self, identity: Identity, client: Address | None, at: Moment, groups: AbstractSet[str]) -> Decision:
         """What this account must show from there, now. A rule that refuses goes before an exemption, others do not."""
@@ -164,9 +164,12 @@ class Policy:
         """The factors and services of which one must have been shown; None: whichever there are."""
         return None if self.kinds is None else self.kinds | {service.name for service in self.services}
 
-    def in_grace(self, at: Moment, first_seen: float | None) -> bool:
-        """Whether one without a second factor is let in by password alone for the time being."""
-        return self.unenrolled == "grace" and (first_seen is None or at.seconds < first_seen + self.grace_seconds)
+    def grace(self, at: Moment, first_seen: float | None) -> float:
+        """For how many seconds yet one without a second factor is let in by password alone; none is 0."""
+        if self.unenrolled != "grace":
+            return 0.0
+        since = at.seconds if first_seen is None else first_seen
+        return max(0.0, since + self.grace_seconds - at.seconds)
 
     def code_services(self, directory: str) -> list[str]:
         """The services that verify codes of accounts in `directory` which nobody announced."""
@@ -201,10 +204,12 @@ class Policy:
         """Whether any service may be asked of accounts there, be it by a rule."""
         return any(rule.directory in (None, directory) for rule in (*self.services, *self.others))
 
-    @property
-    def _may_skip(self) -> bool:
-        """Whether a rule may let somebody in by password alone."""
-        return any(rule.action == "password-only" for rule in self.rules)
+    def _may_skip(self, directory: str, client: Address | None) -> bool:
+        """Whether a rule may let somebody in by password alone from where the client is."""
+        return any(
+            rule.action == "password-only" and rule.is_about(directory, self.application) and rule.is_for(client)
+            for rule in self.rules
+        )
 
     def shape(
         self,
@@ -228,7 +233,7 @@ class Policy:
             return "cut"
         if recall.codeless:
             return "cut" if self._known(directory) and refused == "whole" else "whole"
-        if self.unenrolled == "refuse" and not self._known(directory) and not self._may_skip:
+        if self.unenrolled == "refuse" and not self._known(directory) and not self._may_skip(directory, client):
             return "cut"
         if marked and self._known(directory):
             return "cut"  # who has such a password adds a keyword; strangers' refusals must not change it for others

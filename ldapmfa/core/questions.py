@@ -13,6 +13,7 @@ from ldapmfa.core.identity import Identity
 from ldapmfa.core.policy import Address, Choice, Policy, Recall, Shape
 from ldapmfa.core.rules import Moment
 from ldapmfa.core.secret import CodeForm, Secret
+from ldapmfa.core.throttle import Barred
 from ldapmfa.wire import dn
 
 
@@ -50,6 +51,21 @@ class Remembered:
 
     recall: Recall
     refused: Shape | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MayTry:
+    """May the directory be asked about this password for a typed name? Answered by `Throttled`, or None: it may."""
+
+    name: str
+    password: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Throttled:
+    """Answer to MayTry: too many wrong ones came lately, by which limit."""
+
+    limit: Barred
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +120,10 @@ class LookUp:
 class Standing:
     """Answer to LookUp.
 
-    `enrolled`: it has a factor here, or one waiting for it; `method`: how its owner wants to be asked; `sent`: the
-    service that sent it a code for a login like this one; `blocked`: an operator, or its owner, has blocked it;
-    `bypass`: one login without a second factor was granted; `first_seen`: seconds since the epoch.
+    `enrolled`: it has a factor here, or one waiting for it, and `counts`: one that counts for this login; `method`: how
+    its owner wants to be asked; `sent`: the service that sent it a code for a login like this one; `blocked`: an
+    operator, or its owner, has blocked it; `bypass`: one login without a second factor was granted; `first_seen`:
+    seconds since the epoch.
     """
 
     enrolled: bool
@@ -116,6 +133,7 @@ class Standing:
     blocked: bool = False
     bypass: bool = False
     first_seen: float | None = None
+    counts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +274,7 @@ class Admit:
 
 Question = (
     RecallName
+    | MayTry
     | VerifyPassword
     | Identify
     | Resolve

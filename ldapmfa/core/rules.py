@@ -107,19 +107,19 @@ class Rule:
             missed.append(f"{identity.dn} is not below {_any(self.ous)}")
         if self.flags is not None and not self.flags & identity.flags:
             missed.append(f"the account is not {_any(self.flags)}")
-        if self.networks is not None and not lies_in(login.client, self.networks):
-            missed.append(f"{login.client or 'no address'} is not in {_any(map(str, self.networks))}")
+        if not self.is_for(login.client):
+            missed.append(f"{login.client or 'no address'} is not in {_any(map(str, self.networks or ()))}")
         if self.hours is not None and not any(hours.cover(login.at) for hours in self.hours):
             missed.append(f"the time is not {_any(hours.text for hours in self.hours)}")
         return missed
 
-    def looks_at_groups(self, directory: str, application: str) -> bool:
-        """Whether it may matter for logins there in which groups an account is."""
-        return (
-            self.groups is not None
-            and self.directory in (None, directory)
-            and (self.applications is None or application in self.applications)
-        )
+    def is_about(self, directory: str, application: str) -> bool:
+        """Whether it may hold for some login there."""
+        return self.directory in (None, directory) and (self.applications is None or application in self.applications)
+
+    def is_for(self, client: Address | None) -> bool:
+        """Whether it may hold for a client there."""
+        return self.networks is None or lies_in(client, self.networks)
 
 
 def _any(words: object) -> str:

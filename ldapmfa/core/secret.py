@@ -42,8 +42,11 @@ class Secret:
         raise TypeError("a Secret is not written anywhere")
 
 
-#: A printed recovery code: three groups of four letters and digits that can't be confused, after "rc-".
-RECOVERY: Final = re.compile(rb"rc-[a-hj-km-np-z2-9]{4}-[a-hj-km-np-z2-9]{4}-[a-hj-km-np-z2-9]{4}", re.IGNORECASE)
+#: A code that was generated to be written down: three groups of four letters and digits that can't be confused, after
+#: "rc-" where it is a recovery code, "ap-" where it is an app password.
+GENERATED: Final = re.compile(
+    rb"(?:rc|ap)-[a-hj-km-np-z2-9]{4}-[a-hj-km-np-z2-9]{4}-[a-hj-km-np-z2-9]{4}", re.IGNORECASE
+)
 _BLANK: Final = b" \t\r\n\v\f\0"
 
 
@@ -92,7 +95,7 @@ def split(typed: Secret, form: CodeForm) -> Typed:
         password, code = octets[:cut], octets[cut:]
     else:
         password, found, code = octets.rpartition(form.delimiter)
-        if not found or not (re.fullmatch(rb"[0-9]{6,8}", code) or RECOVERY.fullmatch(code)):
+        if not found or not (re.fullmatch(rb"[0-9]{6,8}", code) or GENERATED.fullmatch(code)):
             code = b""
     if not code:
         return Typed(typed, None)
@@ -109,15 +112,15 @@ def _method(word: bytes, keywords: Mapping[bytes, str]) -> str | None:
 
 
 _DEVICES: Final = tuple(b"%d" % number for number in range(1, 10))
-_RECOVERY_SIZE: Final = len("rc-xxxx-xxxx-xxxx")
+_GENERATED_SIZE: Final = len("rc-xxxx-xxxx-xxxx")
 
 
 def _code_size(octets: bytes, digits: int) -> int:
-    """How many of the last octets are a code; a printed one never ends in `digits` digits."""
+    """How many of the last octets are a code; a generated one never ends in `digits` digits."""
     last = octets[-digits:]
     if last.isdigit() and len(last) == digits:
         return digits
-    return _RECOVERY_SIZE if RECOVERY.fullmatch(octets[-_RECOVERY_SIZE:]) else 0
+    return _GENERATED_SIZE if GENERATED.fullmatch(octets[-_GENERATED_SIZE:]) else 0
 
 
 def is_usable(typed: Secret, form: CodeForm) -> bool:

@@ -1,9 +1,10 @@
 """One LDAP client's conversation: the rule table and its commands.
 
 Promised here, whatever octets arrive and however they are split: no frame is relayed while the session is not
-BOUND, but the reading of the rootDSE; a Bind drops the identity when it arrives (RFC 4513 section 4) and nothing
-that follows it takes effect before it is answered. Events go in (`receive` for octets, `handle` for the rest),
-commands come out, in the order in which they are to be performed. Not in here: sockets, clocks, passwords' truth.
+BOUND, but the reading of the rootDSE, or other reading where the rules open it; none is relayed that the rules deny; a
+Bind drops the identity when it arrives (RFC 4513 section 4) and nothing that follows it takes effect before it is
+answered. Events go in (`receive` for octets, `handle` for the rest), commands come out, in the order in which they are
+to be performed. Not in here: sockets, clocks, passwords' truth.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from typing import Final, Literal
 
 from ldapmfa.core.secret import CodeForm, Secret, is_usable
+from ldapmfa.core.writes import Denied, denied_types
 from ldapmfa.wire import ldap
 from ldapmfa.wire.ber import BerError
 from ldapmfa.wire.ldap import Frame
@@ -37,7 +39,11 @@ class Request(Enum):
     ABANDON = auto()
     SEARCH = auto()
     EXTENDED = auto()
-    OTHER = auto()  #: compare, add, modify, delete, rename
+    COMPARE = auto()
+    ADD = auto()
+    MODIFY = auto()
+    DELETE = auto()
+    RENAME = auto()  #: or move: a ModifyDN
     UNKNOWN = auto()  #: no request of RFC 4511
 
 
@@ -47,11 +53,22 @@ REQUESTS: Final = {
     ldap.ABANDON_REQUEST: Request.ABANDON,
     ldap.SEARCH_REQUEST: Request.SEARCH,
     ldap.EXTENDED_REQUEST: Request.EXTENDED,
-    ldap.COMPARE_REQUEST: Request.OTHER,
-    ldap.ADD_REQUEST: Request.OTHER,
-    ldap.MODIFY_REQUEST: Request.OTHER,
-    ldap.DELETE_REQUEST: Request.OTHER,
-    ldap.MODIFY_DN_REQUEST: Request.OTHER,
+    ldap.COMPARE_REQUEST: Request.COMPARE,
+    ldap.ADD_REQUEST: Request.ADD,
+    ldap.MODIFY_REQUEST: Request.MODIFY,
+    ldap.DELETE_REQUEST: Request.DELETE,
+    ldap.MODIFY_DN_REQUEST: Request.RENAME,
+}
+
+#: The operations that can be denied to an application, by the words of the configuration. An Abandon changes nothing.
+DENIABLE: Final = {
+    "search": Request.SEARCH,
+    "compare": Request.COMPARE,
+    "add": Request.ADD,
+    "modify": Request.MODIFY,
+    "delete": Request.DELETE,
+    "rename": Request.RENAME,
+    "extended": Request.EXTENDED,
 }
 
 
@@ -68,7 +85,9 @@ class LoginEnded:
 
 @dataclass(frozen=True, slots=True)
 class TlsStarted:
-    """The connection is encrypted from here on."""
+    """The connection is encrypted from here on; `rules` hold then, for the client may have shown a certificate."""
+
+    rules: Rules | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +115,14 @@ class Overloaded:
     code: int = ldap.BUSY
 
 
-Event = LoginEnded | TlsStarted | ClientLeft | DirectoryLeft | StopRequested | Overloaded
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """The account that the client is bound as must be nobody here any more; `reason` says why."""
+
+    reason: str
+
+
+Event = LoginEnded | TlsStarted | ClientLeft | DirectoryLeft | StopRequested | Overloaded | Revoked
 
 
 # -- commands
@@ -172,7 +198,13 @@ Command = Send | Relay | StartLogin | CancelLogin | DropDirectory | BeginTls | C
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a listener lays down for its sessions. Sizes in octets."""
+    """What a listener lays down for its sessions. Sizes in octets.
+
+    `anonymous`: what a client may do without a bind, or after an anonymous one: read the rootDSE, nothing (not even
+    bind anonymously), or search and compare. `read_only`, `denied_operations` (values of `DENIABLE`) and
+    `denied_attributes` (not to be written; see `writes.denied_types`) hold for whoever is bound. To deny EXTENDED is
+    to deny all extended operations but StartTLS. Raises ValueError for what can't be denied.
+    """
 
     starttls: bool = False
     tls_required: bool = False
@@ -182,6 +214,22 @@ class Rules:
     held_requests: int = 100
     held_octets: int = 256 * 1024
     refused_binds: int = 10  # in a row, without a login that would take its time
+    anonymous: Literal["root-dse", "refuse", "read"] = "root-dse"
+    read_only: bool = False
+    denied_operations: frozenset[Request] = frozenset()
+    denied_attributes: frozenset[str] = frozenset()
+    #: What the three above come to, and the tags that pass by themselves in spite of it; made once for all sessions.
+    denied: Denied = field(init=False, repr=False, compare=False)
+    plain: frozenset[int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        beyond = self.denied_operations.difference(DENIABLE.values())
+        if beyond:
+            raise ValueError(f"{min(request.name for request in beyond)} can't be denied")
+        tags = frozenset(tag for tag, request in REQUESTS.items() if request in self.denied_operations)
+        denied = Denied(self.read_only, tags, denied_types(self.denied_attributes))
+        object.__setattr__(self, "denied", denied)
+        object.__setattr__(self, "plain", _PLAIN - denied.looked_at)
 
 
 #: What both object identifiers of proxied authorization begin with: a frame that holds it is looked at closely.
@@ -261,7 +309,7 @@ class Session:
                 if self.state is State.BOUND:
                     limit = rules.frame_after_bind
                     if pos >= closely:
-                        closely, count = ldap.plain_run(data, pos, _PLAIN, limit)
+                        closely, count = ldap.plain_run(data, pos, rules.plain, limit)
                         if count:
                             run = bytes(data[pos:closely])
                             if _PROXIED_PREFIX not in run:
@@ -332,6 +380,8 @@ class Session:
         if _is_proxied(frame):
             return "proxied-authorization", ldap.AUTHORIZATION_DENIED, "Proxied authorization is refused."
         if not bind.name and not bind.password:
+            if self._rules.anonymous == "refuse":
+                return "anonymous", ldap.INAPPROPRIATE_AUTHENTICATION, "An anonymous bind is refused here."
             if any(control.critical for control in frame.controls):
                 return "control", ldap.UNAVAILABLE_CRITICAL_EXTENSION, "The control is unknown for an anonymous bind."
             return None
@@ -369,6 +419,8 @@ class Session:
             self._answer(frame, ldap.AUTHORIZATION_DENIED, "Proxied authorization is refused.")
         elif _PROXIED_PREFIX in frame.raw and not ldap.is_to_the_letter(frame):
             self._disconnect(ldap.PROTOCOL_ERROR, "Not LDAP: an operation with more in it than belongs there.")
+        elif refusal := self._rules.denied.refusal(frame):
+            self._answer(frame, *refusal)
         else:
             self._commands.append(Relay(frame.raw, 1))
 
@@ -377,10 +429,19 @@ class Session:
             self._commands.append(Relay(frame.raw, 0, unsure=True))
 
     def _search_anonymously(self, frame: Frame) -> None:
-        if ldap.reads_root_dse(frame):
-            self._commands.append(Relay(frame.raw, 1))
+        if self._rules.anonymous != "refuse" and ldap.reads_root_dse(frame):
+            self._relay(frame)
         else:
+            self._read_anonymously(frame)
+
+    def _read_anonymously(self, frame: Frame) -> None:
+        """Nobody's search or compare, on a link on which nobody was bound: a Bind has dropped any other."""
+        if self._rules.anonymous != "read" or _is_proxied(frame) or not ldap.reads_openly(frame):
             self._refuse_anonymous(frame)
+        elif self._rules.tls_required and not self._tls:
+            self._answer(frame, ldap.CONFIDENTIALITY_REQUIRED, "TLS is required before anything is read.")
+        else:
+            self._relay(frame)
 
     def _refuse_anonymous(self, frame: Frame) -> None:
         self._answer(frame, ldap.INSUFFICIENT_ACCESS_RIGHTS, "A bind must come first.")
@@ -445,9 +506,10 @@ class Session:
         for frame in held:
             self._apply(frame, behind=1)  # whatever is held has something before it: a StartTLS here is late
 
-    def _tls_started(self, _event: TlsStarted) -> None:
+    def _tls_started(self, event: TlsStarted) -> None:
         self._tls = True
         self._handshaking = False
+        self._rules = event.rules or self._rules
 
     def _client_left(self, _event: ClientLeft) -> None:
         if self.state is State.BINDING:
@@ -471,6 +533,11 @@ class Session:
 
     def _overloaded(self, event: Overloaded) -> None:
         self._disconnect(event.code, event.reason)
+
+    def _revoked(self, event: Revoked) -> None:
+        """The association is no good any more (RFC 4511 section 4.4.1); the service itself is as available as ever."""
+        if self.state is State.BOUND:
+            self._disconnect(ldap.STRONGER_AUTH_REQUIRED, event.reason)
 
     def _disconnect(self, code: int, text: str) -> None:
         if self.state is State.BINDING:
@@ -501,6 +568,7 @@ _EVENTS: Final[dict[type, Callable[..., None]]] = {
     DirectoryLeft: Session._directory_left,
     StopRequested: Session._stop,
     Overloaded: Session._overloaded,
+    Revoked: Session._revoked,
 }
 
 _S = Session
@@ -511,6 +579,7 @@ RULES: Final[dict[tuple[State, Request], Callable[[Session, Frame], None]]] = {
     (State.ANONYMOUS, Request.UNBIND): _S._leave,
     (State.ANONYMOUS, Request.ABANDON): _S._ignore,
     (State.ANONYMOUS, Request.SEARCH): _S._search_anonymously,
+    (State.ANONYMOUS, Request.COMPARE): _S._read_anonymously,
     (State.ANONYMOUS, Request.EXTENDED): _S._extended,
     (State.ANONYMOUS, Request.UNKNOWN): _S._unknown,
     **{(State.BINDING, request): _S._hold for request in Request},
@@ -527,7 +596,8 @@ RULES: Final[dict[tuple[State, Request], Callable[[Session, Frame], None]]] = {
     **{(State.CLOSED, request): _S._ignore for request in Request},
 }
 
-#: Operations that pass by tag alone once somebody is bound, where nothing in their octets names a proxied identity.
+#: Operations that pass by tag alone once somebody is bound, where nothing in their octets names a proxied identity and
+#: the rules deny nothing of their kind.
 _PLAIN: Final = frozenset(
     tag for tag, request in REQUESTS.items() if RULES[State.BOUND, request] is Session._relay
 )

@@ -109,7 +109,7 @@ LOGINS: Final = (
     ),
     Login(
         "A push, reported as fraud",
-        "Somebody else knows Alice's password; her phone asks, and she reports it.",
+        "Somebody else knows Alice's password; her phone asks, and she reports it: her account is blocked at once.",
         "",
         Outcome(49, "fraud", asked=_QUESTION),
         "Report fraud",

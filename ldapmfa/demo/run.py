@@ -276,6 +276,8 @@ class Demo:
             "    # a service account, exempt by the configuration: no code",
             f"{program} audit --config {shlex.quote(str(self._file))}",
             "    # who logged in, who did not, and why",
+            f"{program} user unblock alice --directory push --reason demo --config {shlex.quote(str(self._file))}",
+            "    # after a report of fraud nobody logs in as alice, until an operator says so",
         )
         self._console.print("As alice; a code is good once, so take one of the two lines, then wait for the next code:")
         in_place = self._console.is_terminal and not self._console.is_dumb_terminal

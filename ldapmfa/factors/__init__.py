@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ldapmfa.config import ServiceTable
+    from ldapmfa.core.policy import Address
     from ldapmfa.core.secret import Secret
     from ldapmfa.factors.service import Service, Tools
 
@@ -47,13 +48,25 @@ class Match:
 
     `position` may lie at or below the credential's own: a code that was right once and is used up; the
     store finds that out when it tries to burn it and answers "replayed". `token` is the hash of a recovery code
-    (`position` is then None).
+    (`position` is then None). One that is `static` is not burnt, and counts again and again: an app password.
     """
 
     credential: str
     position: int | None
     drift: int = 0
     token: str | None = None
+    static: bool = False
+
+
+class Bounded(Protocol):
+    """A code factor whose credentials count at some applications, from some networks, or for some time only."""
+
+    def permits(self, credential: Credential, application: str, client: Address | None, now: float) -> bool:
+        """Whether the credential counts for a login at `application` from `client`, None if that is not known.
+
+        It is asked as `match` is, before it.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +86,9 @@ class CodeFactor(Protocol):
     """A second factor whose codes are computed here, from a secret and a clock or counter, without I/O.
 
     `now` is seconds since the epoch. A code is matched as it stands: no blanks are dropped and only ASCII counts.
+
+    One whose credentials don't count everywhere has a method `permits` besides (`Bounded`): where that says no, the
+    code is a wrong one.
     """
 
     kind: str

@@ -42,7 +42,8 @@ class Prompt:
     `user` is what the account is called at the service; `method` one of the service's `methods`, "" for whichever it
     prefers; `device` the user's device, as typed ("2", a name, an id), "" for whichever; `application` what people
     know the place as where they log in; `client` the address they come from, without a port, "" if it is not known;
-    `seconds` for how long an answer is of any use. `password` is given only to a service that `wants_password`.
+    `seconds` for how long an answer is of any use. `password` is given only to a service that `wants_password`; `phone`
+    is the owner's number in E.164, None if none is known here.
     """
 
     identity: Identity
@@ -53,6 +54,7 @@ class Prompt:
     device: str = ""
     seconds: float = 60.0
     password: Secret | None = None
+    phone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

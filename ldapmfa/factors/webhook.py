@@ -14,7 +14,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, cast, get_args
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo
@@ -32,8 +31,6 @@ from ldapmfa.factors.service import Allowed, Answer, CodeSent, Denied, Prompt, S
 VERSION: Final = "ldapmfa-webhook-1"
 #: Seconds that the two clocks may differ.
 WINDOW: Final = 300
-#: Octets that the secret must have at least (as many as the hash gives, RFC 2104 section 3).
-SHORTEST_SECRET: Final = 32
 #: Seconds that are spent on taking a question back.
 CANCEL_SECONDS: Final = 3.0
 #: Characters of the program's own words that go to the record.
@@ -58,6 +55,18 @@ def signature(key: Secret, direction: str, action: str, stamps: Sequence[str], b
     return hmac.digest(key.reveal(), lines.encode() + body, "sha256").hex()
 
 
+def signed(key: Secret, action: str, stamps: tuple[str, str, str], body: bytes) -> dict[str, str]:
+    """The headers of a request with the JSON `body`; `stamps` as for `signature`."""
+    timestamp, nonce, transaction = stamps
+    return {
+        "Content-Type": "application/json",
+        "X-Ldapmfa-Timestamp": timestamp,
+        "X-Ldapmfa-Nonce": nonce,
+        "X-Ldapmfa-Transaction": transaction,
+        "X-Ldapmfa-Signature": signature(key, "request", action, stamps, body),
+    }
+
+
 # -- the settings
 
 
@@ -67,24 +76,10 @@ def _goes_without_proxy(url: str, info: ValidationInfo) -> str:
     return url
 
 
-def _is_long_enough(octets: bytes) -> None:
-    if len(octets) < SHORTEST_SECRET:
-        raise ValueError(f"is shorter than {SHORTEST_SECRET} octets: make one with `openssl rand -hex 32`")
-
-
-@checks.when_files_exist
-def _file_is_long_enough(file: Path, _: ValidationInfo) -> None:
-    try:
-        octets = file.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{file} {checks.why_unreadable(error)}") from None
-    _is_long_enough(octets.rstrip(b"\r\n"))
-
-
 @checks.when_read
 def _secret_is_long_enough(secret: SecretStr | None, _: ValidationInfo) -> None:
     if secret is not None:
-        _is_long_enough(secret.get_secret_value().encode())
+        checks.hmac_secret(secret.get_secret_value().encode())
 
 
 def _words(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -101,7 +96,7 @@ class WebhookTable(HttpTable):
         examples=["https://approve.example.com/ldapmfa"]
     )
     """Where it is: /start, /poll, /verify, /cancel and /health are added. http:// is for a program on this machine."""
-    secret_file: Annotated[File | None, _file_is_long_enough] = Field(None, examples=["/etc/ldapmfa/webhook.secret"])
+    secret_file: Annotated[File | None, checks.is_hmac_secret] = Field(None, examples=["/etc/ldapmfa/webhook.secret"])
     """The file that holds the secret that signs both directions, at least 32 octets as they stand; a line end after it
     is ignored. Each program has a secret of its own."""
     secret: Annotated[SecretStr | None, checks.secret_or_file("secret"), _secret_is_long_enough] = Field(
@@ -134,7 +129,7 @@ class Webhook:
         self._tools = tools
         self._http = Http("webhook", table, tools)
         self._key = table.secret_of("secret")
-        _is_long_enough(self._key.reveal())
+        checks.hmac_secret(self._key.reveal())
         self.methods = table.methods
         self.takes_codes = table.takes_codes
 
@@ -214,13 +209,14 @@ class Webhook:
         return self._tools.entropy(16).hex()
 
     def _whom(self, prompt: Prompt) -> dict[str, Any]:
-        return {
+        whom = {
             "user": prompt.user,
             "account": prompt.identity.key,
             "application": printable(prompt.application),
             "client": printable(prompt.client),
             "device": printable(prompt.device),
         }
+        return whom if prompt.phone is None else whom | {"phone": prompt.phone}
 
     async def _decided(
         self, action: str, transaction: str, question: Mapping[str, Any], **how: Any
@@ -249,13 +245,7 @@ class Webhook:
         body = json.dumps(question).encode()
         nonce = self._random()
         stamps = (str(int(self._tools.now())), nonce, transaction)
-        headers = {
-            "Content-Type": "application/json",
-            "X-Ldapmfa-Timestamp": stamps[0],
-            "X-Ldapmfa-Nonce": nonce,
-            "X-Ldapmfa-Transaction": transaction,
-            "X-Ldapmfa-Signature": signature(self._key, "request", action, stamps, body),
-        }
+        headers = signed(self._key, action, stamps, body)
         url = f"{self._table.url}/{action}"
         reply = await self._http.send(
             "POST", url, headers=headers, body=body, seconds=seconds, asks_nobody=asks_nobody

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ldapmfa.core.questions import Answered, Asked, CodeIsSent, Unreachable
 from ldapmfa.errors import FactorDown, FactorUnreachable, StoreDown
 from ldapmfa.factors.service import Allowed, CodeSent, Denied, Prompt, Waiting, user_of
+from ldapmfa.net.fraud import Report
 from ldapmfa.net.waiting import Deadline, DeadlineExceeded, within
 from ldapmfa.store import Grant, Place
 
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from ldapmfa.core.secret import Secret
     from ldapmfa.factors.breaker import Guarded
     from ldapmfa.factors.service import Answer, Started
-    from ldapmfa.store import Begun, Store
+    from ldapmfa.net.fraud import Precaution
+    from ldapmfa.store import Begun, Guess, Store
 
 #: Seconds for which a prompt is left open whose client has gone, where late approvals count.
 LATE: Final = 60.0
@@ -78,6 +80,7 @@ class Asking:
         "_keep",
         "_late",
         "_left",
+        "_precaution",
         "_prompt",
         "_store",
         "_waits",
@@ -97,6 +100,7 @@ class Asking:
         clock: Any,
         keep: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         askings: set[Asking],
+        precaution: Precaution,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.started: asyncio.Future[Started] = loop.create_future()
@@ -108,6 +112,7 @@ class Asking:
         self._grant, self._late = grants
         self._clock = clock
         self._keep = keep
+        self._precaution = precaution
         self._left = self._waits = False
         self._askings = askings
         self.task = keep(self._ask())
@@ -127,6 +132,17 @@ class Asking:
     def service(self) -> str:
         """What the service is called."""
         return self._guarded.name
+
+    @property
+    def account(self) -> str:
+        """The key of whose owner is being asked."""
+        return self._prompt.identity.key
+
+    def bar(self) -> None:
+        """The account was blocked meanwhile: whoever waits is told so, and its owner is asked no more."""
+        if self._waits:
+            _settle(self.answered, Denied("denied", "the account was blocked while its owner was being asked"))
+        self.stop()
 
     def stop(self) -> None:
         """The program ends: whoever is being asked is told that nobody waits, late or not."""
@@ -159,6 +175,7 @@ class Asking:
                 # "no-method" counts, though nobody is asked: it tells whoever is patient that the password was right
                 counts = not (isinstance(started, Denied) and started.why == "not-enrolled" and not started.asked)
                 answer = started if isinstance(started, Allowed) else None
+                await self._reported(started)
                 await self._end(counts=counts, answer=answer)
                 _settle(self.started, started)
         except asyncio.CancelledError:
@@ -193,11 +210,20 @@ class Asking:
         else:
             await self._cancelled(prompt, waiting)
         answer = answer or Denied("no-answer")
-        if isinstance(answer, Denied) and answer.why in SPOILING:
+        if not await self._reported(answer) and isinstance(answer, Denied) and answer.why in SPOILING:
             await self._store.forget_reuse(prompt.identity.key)  # nobody else does, if the client has left
         await self._end(counts=True, answer=answer)
         _settle(self.answered, answer)
         return answer
+
+    async def _reported(self, answer: Answer | Started) -> bool:
+        """Whether the owner reports fraud; what is to be done about it is done then, before anybody is told."""
+        prompt = self._prompt
+        reports = isinstance(answer, Denied) and answer.why == "fraud"
+        if reports:
+            report = Report(prompt.identity, self._guarded.name, prompt.application, prompt.client)
+            await self._precaution.take(report)
+        return reports
 
     async def _cancelled(self, prompt: Prompt, waiting: Waiting) -> None:
         cancelling = asyncio.ensure_future(self._guarded.cancel(prompt, waiting))
@@ -240,12 +266,14 @@ class Inquiry:
         "_keep",
         "_left",
         "_names",
+        "_precaution",
         "_services",
         "_shared",
         "_sharing",
         "_store",
         "_terms",
         "_typed",
+        "phone",
     )
 
     def __init__(
@@ -263,8 +291,10 @@ class Inquiry:
         askings: set[Asking],
         sharing: Counter[str],
         names: Sequence[str],
+        precaution: Precaution,
     ) -> None:
         self._names = names
+        self._precaution = precaution
         self._sharing = sharing
         self._services = services
         self._store = store
@@ -277,6 +307,7 @@ class Inquiry:
         self._keep = keep
         self._askings = askings
         self._asking: Asking | None = None
+        self.phone: str | None = None  # of the account's owner, as soon as it has been looked up
         self._shared: tuple[str, str] | None = None
 
     @property
@@ -327,6 +358,7 @@ class Inquiry:
             clock=self._clock,
             keep=self._keep,
             askings=self._askings,
+            precaution=self._precaution,
         )
         await asyncio.wait({self._asking.started})
         try:
@@ -437,6 +469,8 @@ class Inquiry:
         try:
             answer = await guarded.verify(prompt, code, sent)
             counts = isinstance(answer, Denied) and answer.why not in _NO_GUESS
+            if isinstance(answer, Denied) and answer.why == "fraud":
+                await self._precaution.take(Report(identity, service, prompt.application, prompt.client))
         except FactorUnreachable as error:
             return Unreachable(str(error))
         except asyncio.CancelledError:
@@ -453,7 +487,7 @@ class Inquiry:
             return Answered(given=False, why=answer.why, detail=answer.detail)
         raise FactorDown(f"{service}: the plug-in answered {type(answer).__name__}")
 
-    async def _over(self, account: str, prompt_id: str | None, guess: float | None) -> None:
+    async def _over(self, account: str, prompt_id: str | None, guess: Guess | None) -> None:
         """The service has judged a code: its question is over, and the guess taken back that was none."""
         with suppress(StoreDown):  # both end by themselves
             if guess is not None:
@@ -466,4 +500,6 @@ class Inquiry:
         if user is None:
             return None
         shown = password if guarded.service.wants_password else None
-        return Prompt(identity, user, self._terms.application, self._client, seconds=seconds, password=shown)
+        return Prompt(
+            identity, user, self._terms.application, self._client, seconds=seconds, password=shown, phone=self.phone
+        )

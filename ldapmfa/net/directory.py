@@ -78,6 +78,7 @@ class DirectorySettings:
     spare_seconds: float = 30.0
     pending_links: int = 200
     group_seconds: float = 60.0
+    phone_attribute: str | None = None
 
 
 class Directory:
@@ -235,7 +236,7 @@ class Directory:
         `name` and `password` are used again only for an account of another domain, at the global catalog, where no
         service account is configured.
         """
-        asking = identify(await self.capabilities(link), self.settings.identity_name)
+        asking = identify(await self.capabilities(link), self.settings.identity_name, self.settings.phone_attribute)
         return await self.answer(asking, link, (name, password) if password else None)
 
     async def groups(self, link: Link | None, identity: Identity, groups: tuple[str, ...]) -> frozenset[str]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 from ldapmfa import audit
+from ldapmfa.accounts import phone_number
 from ldapmfa.core.identity import CannotIdentify, Identity, Unidentified
 from ldapmfa.core.login import DirectoryRefusesService, ServiceUnreachable, login
 from ldapmfa.core.policy import Shape
@@ -33,29 +34,35 @@ from ldapmfa.core.questions import (
     Identify,
     LookUp,
     MayOpen,
+    MayTry,
     PasswordAnswer,
     Question,
     RecallName,
+    Refused,
     Remembered,
     Resolve,
     Reuse,
     Reused,
     Standing,
     StartPrompt,
+    Throttled,
     UseBypass,
     VerifyAtService,
     VerifyCode,
     VerifyPassword,
 )
+from ldapmfa.core.rules import Moment
 from ldapmfa.core.secret import Secret, split
 from ldapmfa.errors import DirectoryDown, FactorDown, LdapMfaError, StoreDown
 from ldapmfa.factors import CodeFactor, Credential, Match
 from ldapmfa.factors.breaker import Guarded
 from ldapmfa.net.asking import Asking, Inquiry, Terms
 from ldapmfa.net.directory import Directory
+from ldapmfa.net.fraud import Measures, Precaution
 from ldapmfa.net.link import Link
+from ldapmfa.net.tries import Tries, Try
 from ldapmfa.net.waiting import Deadline, DeadlineExceeded, pause
-from ldapmfa.store import Store
+from ldapmfa.store import Counted, Store
 from ldapmfa.wire import ldap
 
 Value = TypeVar("Value")
@@ -124,15 +131,17 @@ class Bind:
     controls: bytes
     listener: str
     client: str
+    application: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a login ended: the BindResponse to send, and with a success the link that is bound."""
+    """How a login ended: the BindResponse to send, and with a success the link that is bound, and the account's key."""
 
     accepted: bool
     answer: bytes
     link: Link | None = None
+    account: str | None = None
 
 
 def _kept(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -144,7 +153,8 @@ def _kept(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 class Doorway:
     """What every login needs, the same for all of a listener. Times in seconds; `now` is seconds since the epoch.
 
-    `keep` runs what may outlive a login; `alarm` is told whom an outage let in.
+    `keep` runs what may outlive a login; `alarm` is told whom an outage let in; `measures` are taken when an owner
+    reports fraud; without `tries` wrong passwords are the directory's business alone.
     """
 
     store: Store
@@ -161,6 +171,9 @@ class Doorway:
     sharing: Counter[str] = field(default_factory=Counter)  #: how many binds share which prompt
     entropy: Callable[[int], bytes] = os.urandom
     alarm: Callable[[audit.LoginEnded], None] = lambda _event: None
+    moment: Callable[[], Moment] = Moment  #: now, by the clock on the wall that rules go by
+    measures: Measures = field(default_factory=Measures)
+    tries: Tries | None = None
     refusal_floor: float = 0.25
     deadline: float = 30.0
 
@@ -186,6 +199,8 @@ class Login:
         self._door = doorway
         self._directory = directory
         self._link = link
+        self._try: Try | None = None  # from the leave to ask the directory until it is asked
+        self._counted: Counted | None = None
         self._password: Secret | None = None  # from the directory's yes until it is known whom that bound
         self._identity: Identity | None = None
         self._resolved = False  # nobody was bound: a service account says who is meant
@@ -209,11 +224,20 @@ class Login:
             askings=doorway.askings,
             sharing=doorway.sharing,
             names=self._names,
+            precaution=Precaution(
+                doorway.store, doorway.measures, clock=doorway.clock, now=doorway.now, keep=doorway.keep
+            ),
         )
+
+    @property
+    def began(self) -> float:
+        """When the bind came, in the clock's seconds."""
+        return float(self._began)
 
     def abandon(self) -> None:
         """The client left: whatever was found out is of no use to anybody, but perhaps to who comes back."""
         self._close()
+        self._untried()
         self._inquiry.leave()
         if self._recorded is None:
             self._note("broken", "client-left", 0, "")
@@ -227,15 +251,26 @@ class Login:
                 verdict = await run(login(self._bind.attempt), self._answered)
         except Exception as broken:  # noqa: BLE001 - broken means no, whatever broke
             self._close()
+            self._untried()
             self._inquiry.leave()
             return self._broken(broken)
         if isinstance(verdict, Accepted):
             door.refused.forget(self._key)
+            if door.tries and self._counted:
+                door.store.note_success(self._counted, verdict.identity.key, door.tries.limit)
             if self._recorded:
                 door.record(replace(self._recorded, total_ms=self._since(self._began)))
             link, self._link = self._link, None
-            return Ended(accepted=True, answer=verdict.answer, link=link)
+            return Ended(accepted=True, answer=verdict.answer, link=link, account=verdict.identity.key)
         self._close()  # clean or not: a spare link left behind would tell a right password from a wrong one (A23)
+        return await self._refuse(verdict)
+
+    async def withdraw(self) -> Ended:
+        """Refuse what `play` accepted: the account was cut off meanwhile. Whoever has the link closes it."""
+        return await self._refuse(Refused("blocked", detail="the account was cut off while the login was under way"))
+
+    async def _refuse(self, verdict: Refused) -> Ended:
+        door = self._door
         self._identity = verdict.identity or self._identity
         if self._identity and verdict.reason in _SPOILS:
             with suppress(StoreDown):  # what can't be read can't be used again
@@ -263,6 +298,12 @@ class Login:
             self._link.close()
             self._link = None
 
+    def _untried(self) -> None:
+        """Others may try instead, if the directory was not asked."""
+        if self._try:
+            self._try.end()
+            self._try = None
+
     def _release(self) -> None:
         """Give the link up, if anything was bound on it."""
         link, self._link = self._link, None
@@ -281,6 +322,8 @@ class Login:
             case RecallName(name):
                 recall = await self._door.store.recall(self._directory.settings.identity_name, name)
                 return Remembered(recall, self._door.refused[self._key])
+            case MayTry(name, password):
+                return await self._may_try(name, password)
             case VerifyPassword(password, shape):
                 return await self._verify_password(password, shape)
             case Identify():
@@ -353,16 +396,19 @@ class Login:
     async def _look_up(self, identity: Identity, kinds: AbstractSet[str] | None) -> Standing:
         store, services = self._door.store, self._door.services
         status = await store.status(identity)
+        # the number that is kept here goes before the directory's, which its owner may be able to change
+        self._inquiry.phone = status.phone or (phone_number(identity.phone) if identity.phone else None)
         sent = await store.sent(identity.key, self._inquiry.place) if services else None
         service = sent[0] if sent and sent[0] in services else None
         return Standing(
-            bool(status.kinds if kinds is None else status.kinds & kinds),
+            status.enrolled,
             status.locked,
             status.method,
             service,
             blocked=status.blocked,
             bypass=status.bypass,
             first_seen=status.first_seen,
+            counts=kinds is None or bool(status.kinds & kinds),
         )
 
     async def _reuse(self, identity: Identity, accepts: AbstractSet[str] | None) -> Reused | None:
@@ -380,14 +426,24 @@ class Login:
         finally:
             self._factor_took = round(self._factor_took + self._since(began), 3)
 
+    async def _may_try(self, name: str, password: Secret) -> Throttled | None:
+        tries, client = self._door.tries, self._bind.attempt.client
+        if tries is None:
+            return None
+        may = await tries.begin(self._directory.settings.identity_name, name, client, password)
+        if isinstance(may, Throttled):
+            return may
+        self._try, self._counted = may, may.counted
+        return None
+
     async def _verify_password(self, password: Secret, shape: Shape) -> PasswordAnswer:
         began = self._door.clock.seconds()
         link, self._link = self._link, None
         bind = self._bind
+        trying, self._try = self._try, None  # there is none behind an approval
+        asked = self._directory.verify_password(link, bind.raw_name, password, bind.message_id, bind.controls)
         try:
-            self._link, answer = await self._directory.verify_password(
-                link, bind.raw_name, password, bind.message_id, bind.controls
-            )
+            self._link, answer = await (trying.ask(asked) if trying else asked)
         finally:
             self._directory_took = self._since(began)
         if answer.code != ldap.SUCCESS:
@@ -402,10 +458,16 @@ class Login:
         identity, ends = question.identity, question.ends
         began, now = self._door.clock.seconds(), self._door.now()
         typed = question.code.reveal().decode("ascii")
+        application, client = self._door.terms.application, self._bind.attempt.client
 
         def match(credential: Credential) -> Match | None:
             factor = self._door.factors.get(credential.kind)
-            return factor.match(credential, typed, now) if factor else None
+            if factor is None:
+                return None
+            permits = getattr(factor, "permits", None)
+            if permits and permits(credential, application, client, now) is not True:
+                return None
+            return factor.match(credential, typed, now)
 
         if ends:
             success = self._event("refused", ends, ldap.INVALID_CREDENTIALS, "", "")
@@ -473,6 +535,7 @@ class Login:
             result=code,
             reference=reference,
             listener=self._bind.listener,
+            application=self._bind.application,
             client=self._bind.client,
             name=self._bind.attempt.name,
             directory=self._directory.settings.identity_name,
@@ -492,7 +555,7 @@ class Login:
 
 #: Refusals after which no earlier success of the account counts again: somebody may have been somebody else.
 _SPOILS: Final = frozenset(
-    {"wrong-code", "replayed-code", "locked", "denied", "fraud", "locked-at-service", "another-account"}
+    {"wrong-code", "replayed-code", "locked", "blocked", "denied", "fraud", "locked-at-service", "another-account"}
 )
 #: What an exception is called in the record; the first that fits.
 _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (

@@ -16,20 +16,24 @@ from typing import Any, Final
 from OpenSSL import SSL
 from twisted.internet import protocol
 from twisted.internet.address import UNIXAddress
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ldapmfa import audit
 from ldapmfa.core import session
+from ldapmfa.core.application import Peer, Recognition
 from ldapmfa.core.policy import Policy
 from ldapmfa.core.questions import Attempt
 from ldapmfa.core.session import Rules, Session, State
 from ldapmfa.errors import DirectoryDown, LdapMfaError
 from ldapmfa.net import driver
+from ldapmfa.net.budget import Budget
+from ldapmfa.net.cuts import Cuts
 from ldapmfa.net.directory import Directory
 from ldapmfa.net.link import Link
 from ldapmfa.net.proxy_protocol import address_of
+from ldapmfa.net.tls import peer_certificate
 from ldapmfa.wire import ldap
 
 #: How long a message that was cut off from its link may take to reach its end, and a closed client to read what
@@ -37,20 +41,23 @@ from ldapmfa.wire import ldap
 _LINGER: Final = 10.0
 
 
-@dataclass
-class Budget:
-    """What may be kept for all clients of the process together: octets, connections, logins under way."""
+@dataclass(frozen=True)
+class Door:
+    """What holds for the clients of one application, and how they are recognised."""
 
-    octets: int = 256 * 1024 * 1024
-    connections: int = 10_000
-    logins: int = 5_000
-    octets_used: int = 0
-    logins_used: int = 0
+    name: str
+    recognised: Recognition
+    rules: Rules
+    policy: Policy
+    doorway: driver.Doorway
 
 
 @dataclass(frozen=True)
 class Listener:
-    """One listener: its rules, whom it asks, and what all its connections share. Times in seconds."""
+    """One listener: its rules, whom it asks, and what all its connections share. Times in seconds.
+
+    Of its `doors` the first whose recognition covers a client counts for it; if none does, what is said here does.
+    """
 
     name: str
     rules: Rules
@@ -65,6 +72,13 @@ class Listener:
     frame_timeout: float = 30.0
     clients: set[LdapFront] = field(default_factory=set)
     started: Callable[[asyncio.Task[None]], None] = lambda _task: None
+    doors: tuple[Door, ...] = ()
+    cuts: Cuts | None = None  #: which accounts were cut off; without it none ever is
+
+    def door(self, peer: Peer) -> Door:
+        """The one for a client that is known as `peer`."""
+        own = Door(self.name, Recognition(), self.rules, self.policy, self.doorway)
+        return next((door for door in self.doors if door.recognised.covers(peer)), own)
 
 
 @implementer(IPushProducer)
@@ -86,7 +100,7 @@ class _Intake:
         """The link is gone; it says so elsewhere."""
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IHandshakeListener)
 class LdapFront(protocol.Protocol):
     """One client's connection."""
 
@@ -106,9 +120,9 @@ class LdapFront(protocol.Protocol):
         self._unread: set[str] = set()
         self._timers: dict[str, Any] = {}
         self._accounted = 0
+        self._bound_as: str | None = None  # while the session is BOUND
         self._refused = False
         self._gone = False
-        self.session = Session(listener.rules, tls=listener.encrypted, quiet=self._quiet)
 
     # -- what Twisted calls
 
@@ -118,9 +132,11 @@ class LdapFront(protocol.Protocol):
         peer = self.transport.getPeer()
         self._address = address_of(peer)
         self._client = _label(peer, self._address)
-        if len(listener.clients) >= listener.budget.connections:
+        self._source = listener.budget.source(self._address)
+        self._door = listener.door(Peer(listener.name, self._address, None))
+        self.session = Session(self._door.rules, tls=listener.encrypted, quiet=self._quiet)
+        if not self._is_let_in():
             self._refused = True
-            listener.log.warning("client turned away", client=self._client, reason="too many connections")
             self.transport.abortConnection()
             return
         listener.clients.add(self)
@@ -130,6 +146,22 @@ class LdapFront(protocol.Protocol):
                 set_option(1)
         self.transport.registerProducer(self, True)  # noqa: FBT003 - Twisted's
         self._arm("bind", listener.bind_timeout, "No bind in time.")
+
+    def handshakeCompleted(self) -> None:
+        """TLS stands, and nothing that came over it was read yet: the client may have shown whose it is."""
+        if self._refused:
+            return
+        listener = self._listener
+        try:
+            certificate = peer_certificate(self.transport)
+        except Exception as broken:  # noqa: BLE001 - whatever can't be read in it, it is nobody's certificate
+            reason = f"its certificate can't be read: {type(broken).__name__}"
+            listener.log.warning("client turned away", client=self._client, reason=reason)
+            self._perform(self.session.handle(session.ClientLeft()))
+            self.abort()
+            return
+        self._door = listener.door(Peer(listener.name, self._address, certificate))
+        self.session.handle(session.TlsStarted(self._door.rules))
 
     def dataReceived(self, data: bytes) -> None:
         """The client sent something."""
@@ -147,17 +179,20 @@ class LdapFront(protocol.Protocol):
         if self._refused:
             return
         self._closing = self._gone = True
-        self._perform(self.session.handle(session.ClientLeft()))
         self._cancel("_opening")
         self._cancel("_login")
-        self._drop()
-        if self._draining:
-            self._draining.close()
-            self._end_draining()
-        self._account()
-        for name in tuple(self._timers):
-            self._disarm(name)
-        self._listener.clients.discard(self)
+        try:
+            self._perform(self.session.handle(session.ClientLeft()))
+            self._drop()
+            if self._draining:
+                self._draining.close()
+                self._end_draining()
+        finally:  # whatever broke, the room is others'
+            self._keep(0)
+            for name in tuple(self._timers):
+                self._disarm(name)
+            self._listener.clients.discard(self)
+            self._listener.budget.leave(self._source)
         why = _tls_failure(reason)
         if why:
             self._listener.log.warning("client turned away", client=self._client, reason=why)
@@ -216,6 +251,21 @@ class LdapFront(protocol.Protocol):
 
     # -- for the service
 
+    @property
+    def account(self) -> str | None:
+        """The key of the account that the client is bound as, this very moment."""
+        return self._bound_as if self.session.state is State.BOUND else None
+
+    def revoke(self, reason: str) -> None:
+        """Nobody is bound as its account any more: tell the client, at a boundary, and close, its link too."""
+        if self._link:
+            self._link.taint()  # it serves nobody else
+        try:
+            self._perform(self.session.handle(session.Revoked(reason)))
+        except Exception as bug:  # noqa: BLE001 - it ends all the same, and so do the others
+            self.abort()
+            self._listener.log.error("bug", reason=driver.where(bug))  # noqa: TRY400 - the text may hold anything
+
     def stop(self) -> None:
         """Answer what is pending, take leave, close."""
         self._perform(self.session.handle(session.StopRequested()))
@@ -223,6 +273,19 @@ class LdapFront(protocol.Protocol):
     def abort(self) -> None:
         """Close now."""
         self.transport.abortConnection()
+
+    def _is_let_in(self) -> bool:
+        """Whether there is room for one more connection, which is counted then."""
+        listener, budget = self._listener, self._listener.budget
+        if len(listener.clients) >= budget.connections:
+            listener.log.warning("client turned away", client=self._client, reason="too many connections")
+            return False
+        if not budget.enter(self._source):
+            if budget.tells(self._source, listener.doorway.clock.seconds()):
+                why = f"too many connections from {self._source}"
+                listener.log.warning("client turned away", client=self._client, reason=why)
+            return False
+        return True
 
     # -- reading
 
@@ -259,7 +322,7 @@ class LdapFront(protocol.Protocol):
             return
         if self._draining or (self._link and not self._link.at_boundary):
             self._unsent += command.raw
-            if len(self._unsent) > self._listener.rules.held_octets:
+            if len(self._unsent) > self._door.rules.held_octets:
                 self.pause_reading("boundary")
         else:
             self.transport.write(command.raw)
@@ -277,7 +340,7 @@ class LdapFront(protocol.Protocol):
             return
         self._unrelayed.append(command)
         self._unrelayed_octets += len(command.raw)
-        if self._unrelayed_octets > self._listener.rules.held_octets:
+        if self._unrelayed_octets > self._door.rules.held_octets:
             self._perform(self.session.handle(session.Overloaded("Too much is waiting for the directory.")))
         elif self._opening is None:
             self._opening = self._start(self._open())
@@ -299,33 +362,40 @@ class LdapFront(protocol.Protocol):
             link, self._link = self._link, None
             link.detach()
         self._drop()
-        budget = self._listener.budget
-        if budget.logins_used >= budget.logins:
+        if not self._listener.budget.may_log_in(self._source):
             if link:
                 link.close()
             answer = ldap.result(command.message_id, ldap.BIND_REQUEST, ldap.BUSY, "Too many logins are under way.")
             self._bind_refused(session.BindRefused(command.name, "too-many-logins", ldap.BUSY))
             self._perform(self.session.handle(session.LoginEnded(accepted=False, answer=answer)))
             return
-        budget.logins_used += 1
-        login = driver.Login(self._bind(command), self._listener.doorway, self._listener.directory, link)
+        login = driver.Login(self._bind(command), self._door.doorway, self._listener.directory, link)
         self._login = self._start(self._log_in(login, command.message_id))
+        self._listener.budget.log_in(self._source)
         self._login.add_done_callback(lambda task: self._login_over(login, task))
 
     def _bind(self, command: session.StartLogin) -> driver.Bind:
-        listener = self._listener
+        listener, door = self._listener, self._door
         attempt = Attempt(
             name=command.name.decode(errors="backslashreplace"),
             typed=command.typed,
             directory=listener.directory.settings.identity_name,
             client=self._address,
-            form=listener.rules.form,
-            policy=listener.policy,
+            form=door.rules.form,
+            policy=door.policy,
+            at=door.doorway.moment(),
         )
-        return driver.Bind(attempt, command.message_id, command.name, command.controls, listener.name, self._client)
+        return driver.Bind(
+            attempt, command.message_id, command.name, command.controls, listener.name, self._client, door.name
+        )
 
     async def _log_in(self, login: driver.Login, message_id: int) -> None:
         ended = await login.play(self._when_drained)
+        cuts = self._listener.cuts
+        if cuts and ended.account is not None and cuts.since(login.began, ended.account):
+            if ended.link:
+                ended.link.close()
+            ended = await login.withdraw()
         self._login = None
         answer, accepted = ended.answer, ended.accepted and self.session.state is State.BINDING
         if accepted:
@@ -337,12 +407,13 @@ class LdapFront(protocol.Protocol):
         if ended.link and not accepted:
             ended.link.close()
         if accepted:
+            self._bound_as = ended.account
             self._disarm("bind")
         self._perform(self.session.handle(session.LoginEnded(accepted=accepted, answer=answer)))
         self._account()
 
     def _login_over(self, login: driver.Login, task: asyncio.Task[None]) -> None:
-        self._listener.budget.logins_used -= 1
+        self._listener.budget.log_in(self._source, over=True)
         bug = None if task.cancelled() else task.exception()
         if task.cancelled() or bug:
             login.abandon()  # it may never have begun
@@ -360,7 +431,6 @@ class LdapFront(protocol.Protocol):
     def _begin_tls(self, _command: session.BeginTls) -> None:
         self._drop()
         self.transport.startTLS(self._listener.tls)
-        self.session.handle(session.TlsStarted())
 
     def _close(self, _command: session.Close) -> None:
         if self._closing:
@@ -378,6 +448,7 @@ class LdapFront(protocol.Protocol):
             result=command.code,
             reference="",
             listener=listener.name,
+            application=self._door.name,
             client=self._client,
             name=command.name.decode(errors="backslashreplace"),
             directory=listener.directory.settings.identity_name,
@@ -489,7 +560,7 @@ class LdapFront(protocol.Protocol):
             timer.cancel()
 
     def _account(self) -> None:
-        """Count what is kept for the client against the process's budget; time what it waits for."""
+        """Count what is kept for the client against the budget; time what it waits for."""
         budget, kept = self._listener.budget, self._kept()
         if not kept and not self._accounted and self.session.state is State.BOUND:
             if self._timers:
@@ -497,12 +568,10 @@ class LdapFront(protocol.Protocol):
             return
         if kept != self._accounted:
             grown = kept > self._accounted
-            budget.octets_used += kept - self._accounted
-            self._accounted = kept
-            if grown and budget.octets_used > budget.octets:
+            self._keep(kept)
+            if grown and budget.is_exceeded(self._source):
                 self._perform(self.session.handle(session.Overloaded("The server is busy.")))
-                budget.octets_used -= self._accounted - self._kept()
-                self._accounted = self._kept()
+                self._keep(self._kept())
         if "bind" not in self._timers and self.session.state is State.ANONYMOUS:
             self._arm("bind", self._listener.bind_timeout, "No bind in time.")
         if self.session.in_frame:
@@ -510,6 +579,12 @@ class LdapFront(protocol.Protocol):
                 self._arm("frame", self._listener.frame_timeout, "A request was begun and not finished in time.")
         elif self._timers:
             self._disarm("frame")
+
+    def _keep(self, octets: int) -> None:
+        """So many are kept for the client; none once it is gone."""
+        octets = 0 if self._gone else octets
+        self._listener.budget.keep(self._source, octets - self._accounted)
+        self._accounted = octets
 
     def _kept(self) -> int:
         return self.session.buffered + self._unrelayed_octets + len(self._unsent)

@@ -1,4 +1,4 @@
-"""When something happens, as rules look at it."""
+"""What the clock on the wall says: the core has neither clock nor calendar."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import datetime, tzinfo
 from ldapmfa.core.rules import Moment
 
 
-def moment(seconds: float, zone: tzinfo | None) -> Moment:
-    """So many seconds since the epoch, by a clock on a wall in `zone`; None: where this machine is."""
+def moment(seconds: float, zone: tzinfo | None = None) -> Moment:
+    """The moment `seconds` after the epoch in `zone`; None: where the machine is."""
     local = datetime.fromtimestamp(seconds, zone)
     return Moment(seconds, local.weekday(), local.hour * 60 + local.minute)

@@ -12,7 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from zope.interface import implementer
 
 from ldapmfa.core.policy import Network
 from ldapmfa.wire.proxy import ProxyHeaderError, plain, read_header
@@ -25,6 +27,7 @@ class _Unknown:
         return "unknown"
 
 
+@implementer(IHandshakeListener)
 class ProxyHeaderProtocol(ProtocolWrapper):
     """Reads the header, then becomes a transport whose peer is the header's."""
 
@@ -73,6 +76,11 @@ class ProxyHeaderProtocol(ProtocolWrapper):
         super().makeConnection(self.transport)
         if rest:
             super().dataReceived(rest)
+
+    def handshakeCompleted(self) -> None:
+        """StartTLS was agreed on behind the header, and TLS stands."""
+        if IHandshakeListener.providedBy(self.wrappedProtocol):
+            self.wrappedProtocol.handshakeCompleted()
 
     def connectionLost(self, reason: Any = None) -> None:
         """The connection went, perhaps before the header came."""

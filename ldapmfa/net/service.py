@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-import hashlib
 import json
 import os
 import secrets
 import struct
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -32,23 +31,37 @@ from twisted.logger import ILogObserver, LogLevel, globalLogBeginner
 from zope.interface import implementer
 
 from ldapmfa import audit, factors
-from ldapmfa.config import Config, Listen
+from ldapmfa.config import Application, Config, Listen
 from ldapmfa.config import Directory as DirectoryTable
-from ldapmfa.core.policy import Exempt, Policy, ServiceRule
-from ldapmfa.core.secret import CodeForm
-from ldapmfa.core.session import Rules
+from ldapmfa.core.application import Recognition
+from ldapmfa.core.throttle import PasswordLimit
 from ldapmfa.errors import ConfigError, LdapMfaError
 from ldapmfa.factors.breaker import Guarded
 from ldapmfa.factors.service import Tools
-from ldapmfa.net.asking import CANCEL, Asking, Terms
+from ldapmfa.net.asking import CANCEL, Asking
+from ldapmfa.net.assembly import (
+    deadline,
+    moment_of,
+    policy,
+    recognition,
+    refusal_floor,
+    session_rules,
+    terms,
+)
+from ldapmfa.net.budget import Budget
+from ldapmfa.net.cuts import Cuts
 from ldapmfa.net.directory import Directory, DirectorySettings
 from ldapmfa.net.driver import Doorway, RefusedShapes, where
-from ldapmfa.net.ldap_front import Budget, LdapFront, Listener
+from ldapmfa.net.fraud import Measures
+from ldapmfa.net.ldap_front import Door, LdapFront, Listener
 from ldapmfa.net.link import Server
+from ldapmfa.net.notify import deliver, ways_of
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
 from ldapmfa.net.tls import over_tls, server_context
+from ldapmfa.net.tries import Tries
 from ldapmfa.net.waiting import pause
+from ldapmfa.net.watch import watch
 from ldapmfa.store import Store
 from ldapmfa.store.seal import Seal
 from ldapmfa.wire import dn, ldap
@@ -57,8 +70,6 @@ from ldapmfa.wire import dn, ldap
 _GARBAGE: Final = 20_000
 #: How long clients may take to read the notice of disconnection at a stop, in seconds.
 FAREWELL: Final = 3.0
-#: Seconds within which most services have answered what needs nobody's thumb.
-SERVICE_FLOOR: Final = 1.0
 #: Letters and digits of a reference code: none that can be taken for another.
 _LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
@@ -176,6 +187,8 @@ def directory_settings(name: str, table: DirectoryTable) -> DirectorySettings:
         spare_links=table.spare_links,
         spare_seconds=table.spare_seconds,
         pending_links=table.pending_links,
+        group_seconds=table.group_seconds,
+        phone_attribute=table.phone_attribute,
     )
 
 
@@ -195,7 +208,24 @@ async def open_store(config: Config, *, migrate: bool | None = None) -> Store:
         clock=time.time,
         normalise_dn=dn.normalise,
         migrate=config.store.migrate if migrate is None else migrate,
+        wrong_codes=config.throttle.wrong_codes,
+        lock_seconds=config.throttle.lock_seconds,
+        longest_lock_seconds=config.throttle.longest_lock_seconds,
     )
+
+
+def tries(config: Config, store: Store, keep: Callable[[Coroutine[Any, Any, Any]], Any]) -> Tries | None:
+    """What is let through to the directories; None: everything."""
+    table = config.throttle
+    if not table.wrong_passwords:
+        return None
+    limit = PasswordLimit(
+        table.wrong_passwords,
+        table.wrong_password_seconds,
+        table.source_wrong_passwords,
+        table.wrong_passwords_a_minute,
+    )
+    return Tries(limit, store, keep=keep, gateways=table.gateways, workers=config.service.workers)
 
 
 def load_services(config: Config, reactor: Any, keep: Callable[[Coroutine[Any, Any, None]], Any]) -> dict[str, Guarded]:
@@ -205,7 +235,7 @@ def load_services(config: Config, reactor: Any, keep: Callable[[Coroutine[Any, A
     async def sleep(seconds: float) -> None:
         await pause(reactor, seconds)
 
-    loaded = factors.load_services(config.login.factors, tables, lambda _name: Tools())
+    loaded = factors.load_services(config.every_factor, tables, lambda _name: Tools())
     return {
         name: Guarded(name, service, tables[name], clock=reactor.seconds, sleep=sleep, keep=keep, says=_told)
         for name, service in loaded.items()
@@ -228,57 +258,8 @@ def _alarm(event: audit.LoginEnded) -> None:
     )
 
 
-def policy(config: Config, services: Mapping[str, Guarded], listen: Listen | None = None) -> Policy:
-    """Who needs no code, who is asked how at `listen`, and what becomes of those without a factor."""
-    return Policy(
-        exempt=tuple(Exempt(entry.account, entry.networks, entry.directory) for entry in config.exempt),
-        unenrolled=config.login.unenrolled,
-        services=tuple(
-            ServiceRule(
-                name,
-                tuple(guarded.service.methods),
-                guarded.service.takes_codes,
-                guarded.table.fail_mode == "open",
-                guarded.table.directory,
-            )
-            for name, guarded in services.items()
-        ),
-        reuses=listen is not None and (listen.reuse_seconds > 0 or listen.late_approval_seconds > 0),
-    )
-
-
-def refusal_floor(config: Config) -> float:
-    """Seconds before which no bind is refused: more where services are asked, whose time tells a right password."""
-    floor = config.login.refusal_floor
-    return max(floor, SERVICE_FLOOR) if any(name in config.factors for name in config.login.factors) else floor
-
-
-def terms(config: Config, listen: Listen) -> Terms:
-    """How often a listener's logins ask, and for what their success counts again."""
-    login = config.login
-    tables = [repr(config.factors[name]) for name in login.factors if name in config.factors]
-    stated = [login.model_dump_json(), *tables, *(entry.model_dump_json() for entry in config.exempt)]
-    return Terms(
-        application=listen.name,
-        fingerprint=hashlib.sha256("\0".join([*stated, listen.model_dump_json()]).encode()).hexdigest(),
-        prompts=login.prompts,
-        prompt_seconds=login.prompt_seconds,
-        reuse_seconds=listen.reuse_seconds,
-        reuse_uses=listen.reuse_uses,
-        late_seconds=listen.late_approval_seconds,
-    )
-
-
-def code_form(config: Config, listen: Listen) -> CodeForm:
-    """Where a listener expects the code, or a keyword, which means something only where there are services."""
-    form = config.code_form(listen)
-    asks = any(name in config.factors for name in config.login.factors)
-    return CodeForm(
-        form.digits,
-        form.delimiter.encode() if form.style == "delimiter" else None,
-        {word.lower().encode(): method for word, method in config.login.keywords.items()} if asks else {},
-        form.delimiter.encode(),
-    )
+def _critical(what: str, **fields: Any) -> None:
+    structlog.get_logger().critical(what, **fields)
 
 
 class AsyncService(Service):
@@ -370,6 +351,7 @@ class LdapMfa(AsyncService):
         self._directories: dict[str, Directory] = {}
         self._services: dict[str, Guarded] = {}
         self._askings: set[Asking] = set()
+        self._cuts = Cuts(reactor)
 
     async def _begin(self) -> None:
         self._store = await open_store(self._config, migrate=False if self._taken else None)
@@ -385,17 +367,33 @@ class LdapMfa(AsyncService):
                 "services": self._services,
                 "clock": self._reactor,
                 "now": time.time,
+                "moment": lambda: moment_of(config, time.time()),
                 "reference": reference_code,
                 "record": record,
                 "refused": RefusedShapes(self._reactor),
                 "keep": self._kept,
                 "alarm": _alarm,
+                "measures": Measures(config.fraud.block_days, config.fraud.ways, self._cut, _critical),
+                "tries": tries(config, store, self._kept),
                 "refusal_floor": refusal_floor(config),
                 **self._options,
             }
         )
         self._services, self._askings = dict(doorway.services), doorway.askings
-        budget = Budget(config.limits.buffered_bytes, config.limits.connections, config.limits.pending_logins)
+        # from before anybody can log in: no block made since is missed
+        self._kept(watch(store, await store.last_cut(), self._cut, self._reactor))
+        if config.fraud.ways:
+            self._kept(deliver(store, ways_of(config.fraud), clock=self._reactor, now=time.time, log=self._log))
+        limits = config.limits
+        budget = Budget(
+            limits.buffered_bytes,
+            limits.connections,
+            limits.pending_logins,
+            source_octets=limits.source_buffered_bytes,
+            source_connections=limits.source_connections,
+            source_logins=limits.source_pending_logins,
+            gateways=config.throttle.gateways,
+        )
         known = self._directories = directories(config, self._reactor)
         factories = [
             self._factory(listen, self._listener(listen, doorway, budget, known[listen.directory]))
@@ -413,25 +411,22 @@ class LdapMfa(AsyncService):
 
     def _listener(self, listen: Listen, doorway: Doorway, budget: Budget, directory: Directory) -> Listener:
         limits = self._config.limits
-        tls = server_context(listen.certificate, listen.key) if listen.certificate and listen.key else None
+        certificate, key = listen.certificate, listen.key
+        tls = None
+        if certificate and key:
+            tls = server_context(
+                certificate,
+                key,
+                client_ca=listen.client_ca_file,
+                require_client_certificate=listen.require_client_certificate,
+            )
+        own = self._door(listen, None, doorway)
         return Listener(
             name=listen.name,
-            rules=Rules(
-                starttls=listen.tls == "starttls",
-                tls_required=listen.tls_required,
-                form=code_form(self._config, listen),
-                frame_before_bind=limits.frame_before_bind,
-                frame_after_bind=limits.frame_after_bind,
-                held_requests=limits.held_requests,
-                held_octets=limits.held_bytes,
-            ),
-            policy=policy(self._config, doorway.services, listen),
+            rules=own.rules,
+            policy=own.policy,
             directory=directory,
-            doorway=replace(
-                doorway,
-                terms=terms(self._config, listen),
-                deadline=listen.deadline or self._config.login.deadline,
-            ),
+            doorway=own.doorway,
             budget=budget,
             log=self._log.bind(listener=listen.name),
             tls=tls,
@@ -439,7 +434,24 @@ class LdapMfa(AsyncService):
             bind_timeout=limits.bind_timeout,
             frame_timeout=limits.frame_timeout,
             clients=self._clients,
+            cuts=self._cuts,
             started=self._keep,
+            doors=tuple(self._door(listen, application, doorway) for application in self._config.application),
+        )
+
+    def _door(self, listen: Listen, application: Application | None, doorway: Doorway) -> Door:
+        """What holds for clients of `application` at `listen`, or for those whom none covers."""
+        config = self._config
+        return Door(
+            name=application.name if application else listen.name,
+            recognised=recognition(application) if application else Recognition(),
+            rules=session_rules(config, listen, application),
+            policy=policy(config, doorway.services, listen, application),
+            doorway=replace(
+                doorway,
+                terms=terms(config, listen, application),
+                deadline=deadline(config, listen, application),
+            ),
         )
 
     def _factory(self, listen: Listen, listener: Listener) -> Any:
@@ -454,6 +466,13 @@ class LdapMfa(AsyncService):
             factory = ProxyHeaderFactory(factory, listen.proxy_protocol_from, self._reactor, refused)
         factory.noisy = False
         return factory
+
+    def _cut(self, account: str) -> None:
+        """Nobody is to be logged in as this account any more, nor about to be."""
+        self._cuts.cut({account}, self._clients)
+        for asking in tuple(self._askings):
+            if asking.account == account:
+                asking.bar()
 
     async def _take_back(self) -> None:
         """Tell the services of those who are being asked that nobody waits any more."""

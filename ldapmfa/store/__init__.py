@@ -5,8 +5,9 @@ success, durable before it is reported; wrong codes count per account, whichever
 they come by; secrets lie sealed and bound to their row. Whatever fails is StoreDown, and then nothing was accepted.
 
 Not in here: whether a code is right (`ldapmfa.factors`), who may change what (`ldapmfa.accounts`), the tables
-(`schema`), what is asked of them (`statements`, `listings`), questions to owners (`prompts`),
-connections and threads (`database`), how calls share a transaction (`writer`).
+(`schema`), what is asked of them (`statements`, `listings`), questions to owners (`prompts`), blocks
+(`blocks`), wrong passwords (`tries`), what people are to be told (`notices`), connections and threads (`database`), how
+calls share a transaction (`writer`).
 """
 
 from __future__ import annotations
@@ -30,25 +31,42 @@ from ldapmfa.core.throttle import Failures, Limit
 from ldapmfa.errors import ConfigError, FactorDown
 from ldapmfa.factors import Credential, Match, NewCredential
 from ldapmfa.store import database, statements
+from ldapmfa.store.blocks import FOREVER, Blocks, Cut
 from ldapmfa.store.database import Database
 from ldapmfa.store.listings import Listings
-from ldapmfa.store.prompts import Begun, Grant, Place, Prompts
+from ldapmfa.store.notices import Notice
+from ldapmfa.store.prompts import Begun, Grant, Guess, Place
 from ldapmfa.store.rows import (
     AccountRow,
+    Block,
+    Bypass,
     FactorRow,
     Held,
     Known,
     Pending,
     PendingRow,
+    RememberedRow,
     Status,
     fields,
     held,
     held_factors,
+    known_of,
     plain,
     row_name,
 )
-from ldapmfa.store.schema import ACCOUNTS, FACTORS, FORMS, META, PENDING, PROMPT_TIMES, RECOVERY_CODES, SENT_CODES
+from ldapmfa.store.schema import (
+    ACCOUNTS,
+    FACTORS,
+    FORMS,
+    META,
+    PENDING,
+    PROMPT_TIMES,
+    RECOVERY_CODES,
+    SENT_CODES,
+    TRIES,
+)
 from ldapmfa.store.seal import SealBroken
+from ldapmfa.store.tries import Counted, Tries
 from ldapmfa.store.writer import BROKEN, Call, Writer, down
 
 if TYPE_CHECKING:
@@ -61,15 +79,23 @@ if TYPE_CHECKING:
     from ldapmfa.store.seal import Seal
 
 __all__ = [
+    "FOREVER",
     "AccountRow",
     "Begun",
+    "Block",
+    "Bypass",
     "CodeAnswer",
+    "Counted",
+    "Cut",
     "FactorRow",
     "Grant",
+    "Guess",
+    "Notice",
     "Pending",
     "PendingRow",
     "Place",
     "Recall",
+    "RememberedRow",
     "Status",
     "Store",
 ]
@@ -82,7 +108,7 @@ _CANARY: Final = "meta/canary"
 _CLEARINGS: Final = "caches-cleared"
 
 
-class Store(Listings, Prompts):
+class Store(Listings, Blocks, Tries):
     """The state of one installation; made by `open`. Every verb raises StoreDown if the database fails."""
 
     def __init__(
@@ -114,12 +140,14 @@ class Store(Listings, Prompts):
         migrate: bool = True,
         wrong_codes: int = 10,
         lock_seconds: float = 900.0,
+        longest_lock_seconds: float = 86400.0,
         backlog: int = 1000,
     ) -> Store:
         """Open the database, bringing its schema up to date, and check that the key file is the one it needs.
 
-        `clock` gives seconds since the epoch; `wrong_codes` of an account in a row lock it for `lock_seconds`;
-        `backlog` notes may wait. ConfigError: the URL, the schema (if not to `migrate`) or the key file is wrong.
+        `clock` gives seconds since the epoch; `wrong_codes` of an account in a row lock it for `lock_seconds`,
+        and for twice as long each time after that, up to `longest_lock_seconds`; `backlog` notes may wait. ConfigError:
+        the URL, the schema (if not to `migrate`) or the key file is wrong.
         """
         address = database.address(url)
         database.create_file(address)
@@ -143,7 +171,7 @@ class Store(Listings, Prompts):
             clock=clock,
             entropy=entropy,
             normalise_dn=normalise_dn,
-            limit=Limit(wrong_codes, lock_seconds),
+            limit=Limit(wrong_codes, lock_seconds, longest_lock_seconds),
             backlog=backlog,
         )
 
@@ -239,7 +267,7 @@ class Store(Listings, Prompts):
                 self._claim(call, [other for other in own if other.pending == one.pending], key)
             if failures.wrong_codes or failures.locks:
                 self._set_failures(call, key, Failures())
-            if grant:
+            if grant and not hit.static:  # that one counts again by itself, for as long as it may
                 self._grant(call, key, grant, one.kind)
             self._record(call, identity, success, names, now, factor=one.kind, codeless=False)
             return CodeAnswer("accepted", one.kind)
@@ -355,11 +383,14 @@ class Store(Listings, Prompts):
         return await self._change(delete(FACTORS).where(FACTORS.c.account_key == owner), change)
 
     async def unlock(self, account_key: str, change: AccountChanged) -> bool:
-        """Let an account try codes, and be asked, again; False if it is unknown."""
+        """Let an account try codes and passwords, and be asked, again; False if it is unknown."""
         none = {"wrong_codes": 0, "locked_until": None, "locks": 0}
         unlocked = update(ACCOUNTS).where(ACCOUNTS.c.key == account_key).values(none)
         prompts = delete(PROMPT_TIMES).where(PROMPT_TIMES.c.account_key == account_key)
-        return await self._change(unlocked, change, prompts) > 0
+        directory = select(ACCOUNTS.c.directory).where(ACCOUNTS.c.key == account_key).scalar_subquery()
+        tries = update(TRIES).where(TRIES.c.directory == directory, TRIES.c.who == account_key)
+        nothing = {"failures": 0, "since": 0.0, "refused": None, "refused_at": None}
+        return await self._change(unlocked, change, prompts, tries.values(nothing)) > 0
 
     async def set_method(self, owner: str | Identity, method: str | None, change: AccountChanged) -> bool:
         """How the owner of an account, by its key or as the directory has it, wants to be asked; False if unknown."""
@@ -494,7 +525,7 @@ class Store(Listings, Prompts):
         """What is kept of the account, when it is as the directory has it today; locked against other processes."""
         rows = call.read(statements.ACCOUNT, account_key=identity.key)
         self._renew(call, rows, identity, now)
-        return _known(rows)
+        return known_of(rows)
 
     def _renew(self, call: Call, rows: Sequence[Sequence[Any]], identity: Identity, now: float) -> bool:
         """Bring the account, of which `rows` was just read, up to date; False if it is."""
@@ -522,6 +553,8 @@ class Store(Listings, Prompts):
     def _burn(call: Call, one: Held, found: Match, now: float) -> bool:
         """Use up what `found` names; False if somebody has before. The rows counted decide, nothing read earlier."""
         owner = None if one.pending else one.account
+        if found.static:
+            return call.write(statements.USE_FACTOR, factor_id=one.id, owner=owner, now=now) == 1
         if found.token is not None:
             if call.write(statements.USE_CODE, factor_id=one.id, token=found.token, now=now) != 1:
                 return False
@@ -591,18 +624,13 @@ def _is_today(rows: Sequence[Sequence[Any]], identity: Identity) -> bool:
     return bool(rows) and tuple(rows[0][:3]) == _today(identity)
 
 
-def _known(rows: Sequence[Sequence[Any]]) -> Known:
-    """What the rows of ACCOUNT, or of ACCOUNT_AND_OWN, say of the account itself."""
-    return Known(Failures(*rows[0][3:6]), rows[0][6]) if rows else Known()
-
-
 def _split(rows: Sequence[Sequence[Any]]) -> tuple[Known, bool, list[Sequence[Any]]]:
     """Of the rows of ACCOUNT_AND_OWN the account, whether a factor waits, and the rows of the account's factors."""
     if not rows:
         return Known(), False, []
     waits, first = rows[0][7:9]
     own = [] if first is None else [row[8:] for row in rows]
-    return _known(rows), bool(waits), own
+    return known_of(rows), bool(waits), own
 
 
 def _count(rows: Sequence[Sequence[Any]]) -> int:

@@ -54,6 +54,13 @@ class Grant:
     place: Place = field(default_factory=lambda: Place("", ""))
 
 
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A code that was counted as a wrong one, though it is not known yet: the failures `before` it."""
+
+    before: Failures
+
+
 class Prompts:
     """The part of a store about questions to owners. Every verb raises StoreDown if the database fails."""
 
@@ -270,34 +277,31 @@ class Prompts:
 
         await self._writer.write(work)
 
-    async def guess(self, identity: Identity) -> float | None:
+    async def guess(self, identity: Identity) -> Guess | None:
         """Count a code that a service is to judge as a wrong one, as those under way at once must not exceed the limit.
 
         Gives what `take_back` needs if it was none; None: the account is locked, and no code is to be tried.
         """
 
-        def work(call: Call) -> float | None:
+        def work(call: Call) -> Guess | None:
             now = self._clock()
             known = self._renewed(call, identity, now)
             failures = known.failures
             if known.blocked(now) or failures.locked(now):
                 return None
-            failures = failures.after_wrong_code(now, self._limit)
-            self._set_failures(call, identity.key, failures)
-            return failures.locked_until or 0.0
+            self._set_failures(call, identity.key, failures.after_wrong_code(now, self._limit))
+            return Guess(failures.before_guess(now, self._limit))
 
         return await self._writer.write(work)
 
-    async def take_back(self, account_key: str, guess: float) -> None:
-        """The code that was counted was no wrong one."""
+    async def take_back(self, account_key: str, guess: Guess) -> None:
+        """The code that was counted was no wrong one: what it counted is given back, and a lock that it led to."""
 
         def work(call: Call) -> None:
+            now = self._clock()
             for row in call.read(statements.ACCOUNT, account_key=account_key):
                 failures = Failures(*row[3:6])
-                if guess and failures.locked_until == guess:
-                    self._set_failures(call, account_key, Failures(self._limit.wrong_codes - 1))
-                elif failures.wrong_codes and not guess:
-                    self._set_failures(call, account_key, Failures(failures.wrong_codes - 1, failures.locked_until))
+                self._set_failures(call, account_key, failures.without_guess(guess.before, now, self._limit))
 
         await self._writer.write(work)
 

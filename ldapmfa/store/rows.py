@@ -13,7 +13,7 @@ from sqlalchemy import Text, cast, func, select
 
 from ldapmfa.audit import AccountChanged, LoginEnded
 from ldapmfa.core.throttle import Failures
-from ldapmfa.store.schema import ACCOUNTS, FACTORS, PENDING, RECOVERY_CODES
+from ldapmfa.store.schema import ACCOUNTS, BYPASSES, FACTORS, PENDING, RECOVERY_CODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -58,6 +58,11 @@ class Known:
         return self.blocked_until is not None and now < self.blocked_until
 
 
+def known_of(rows: Sequence[Sequence[Any]]) -> Known:
+    """What the rows of `statements.ACCOUNT`, or of ACCOUNT_AND_OWN, say of the account itself."""
+    return Known(Failures(*rows[0][3:6]), rows[0][6]) if rows else Known()
+
+
 @dataclass(frozen=True, slots=True)
 class Pending:
     """An owner nobody has seen yet: the account of `directory` whose `attribute` has this very `value`.
@@ -99,10 +104,51 @@ class PendingRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """That nobody may log in as an account `until` then, infinity for an end that somebody must make; who said so.
+
+    Of one that `disabled` the account only an administrator makes the end.
+    """
+
+    until: float
+    reason: str
+    by: str
+    disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bypass:
+    """That an account may log in without a second factor, `uses` times until it `expires`; who said so, and why."""
+
+    uses: int
+    expires: float
+    reason: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedRow:
+    """A success that counts for `uses` more binds until it `expires`, from `client` at `application`.
+
+    `reason` is what those will be recorded as, `factor` what was shown when it was `granted`.
+    """
+
+    account: str
+    dn: str
+    application: str
+    client: str
+    reason: str
+    factor: str | None
+    uses: int
+    granted: float
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
 class AccountRow:
     """An account as the operator sees it; `locked_until` is None unless it is locked now, `factors` are kinds.
 
-    `method` is how its owner wants to be asked.
+    `method` is how its owner wants to be asked; `blocked` and `bypass` are None unless they count now.
     """
 
     key: str
@@ -116,6 +162,9 @@ class AccountRow:
     first_seen: float
     last_login: float | None
     method: str | None = None
+    phone: str | None = None
+    blocked: Block | None = None
+    bypass: Bypass | None = None
 
 
 @dataclass(slots=True)
@@ -239,11 +288,14 @@ def factor_row(row: Row[Any]) -> FactorRow:
     )
 
 
+_BYPASS: Final = (BYPASSES.c.uses, BYPASSES.c.expires, BYPASSES.c.reason, BYPASSES.c.actor)
+
+
 def listed_accounts(*conditions: ColumnElement[bool]) -> Select[Any]:
     """Accounts for `account_rows`: one row for each factor."""
     return (
-        select(ACCOUNTS, FACTORS.c.kind)
-        .select_from(ACCOUNTS.outerjoin(FACTORS))
+        select(ACCOUNTS, FACTORS.c.kind, *(column.label(f"bypass_{column.name}") for column in _BYPASS))
+        .select_from(ACCOUNTS.outerjoin(FACTORS).outerjoin(BYPASSES, BYPASSES.c.account_key == ACCOUNTS.c.key))
         .where(*conditions)
         .order_by(ACCOUNTS.c.key, FACTORS.c.created, FACTORS.c.id)
     )
@@ -269,6 +321,21 @@ def account_rows(rows: Iterable[Row[Any]], now: float) -> list[AccountRow]:
             first_seen=row.first_seen,
             last_login=row.last_login,
             method=row.method,
+            phone=row.phone,
+            blocked=_block(row, now),
+            bypass=_bypass(row, now),
         )
         for key, row in accounts.items()
     ]
+
+
+def _block(row: Row[Any], now: float) -> Block | None:
+    if row.blocked_until is None or row.blocked_until <= now:
+        return None
+    return Block(row.blocked_until, row.blocked_reason or "", row.blocked_by or "", row.disabled)
+
+
+def _bypass(row: Row[Any], now: float) -> Bypass | None:
+    if not row.bypass_uses or row.bypass_expires <= now:
+        return None
+    return Bypass(row.bypass_uses, row.bypass_expires, row.bypass_reason, row.bypass_actor)

@@ -21,6 +21,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    false,
 )
 
 METADATA: Final = MetaData(
@@ -37,7 +38,8 @@ _NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
 
 #: Whom the directory confirmed at least once, or an operator enrolled. `accounts` is sAMAccountName or uid, `method`
 #: how its owner wants to be asked, `locks` how often wrong codes have locked it one after the other, `phone` in E.164.
-#: It is blocked until `blocked_until`, which `blocked_by` has said, for `blocked_reason`.
+#: It is blocked until `blocked_until` (infinity: until somebody ends that), which `blocked_by` has said, for
+#: `blocked_reason`; `disabled` says that it was an administrator, and that nobody else may end it.
 ACCOUNTS: Final = Table(
     "accounts",
     METADATA,
@@ -56,6 +58,7 @@ ACCOUNTS: Final = Table(
     Column("blocked_until", Float),
     Column("blocked_reason", Text),
     Column("blocked_by", Text),
+    Column("disabled", Boolean, nullable=False, server_default=false()),
 )
 
 #: What an account can be recognised by: its DN, userPrincipalName and account names, normalised.
@@ -188,8 +191,9 @@ NOTICES: Final = Table(
     Column("due", Float, nullable=False, index=True),
 )
 
-#: Wrong passwords, by who was meant (an account's key, or a name as typed, normalised) and where they came from: how
-#: many, since `since`, and when the last login from there succeeded.
+#: Wrong passwords, by who was meant (an account's key, or "name:" and a typed one) and where they came from: how many,
+#: since `since`; a keyed hash of the last one that was `refused`, and when; when the last login from there succeeded.
+#: A row without directory and name counts all from there. After `expires` a row is of no use.
 TRIES: Final = Table(
     "tries",
     METADATA,
@@ -198,9 +202,10 @@ TRIES: Final = Table(
     Column("source", Text, primary_key=True),
     Column("failures", Integer, nullable=False),
     Column("since", Float, nullable=False),
+    Column("refused", Text),
+    Column("refused_at", Float),
     Column("succeeded", Float),
-    Index(None, "source", "since"),
-    Index(None, "since"),
+    Column("expires", Float, nullable=False, index=True),
 )
 
 #: Wrong passwords of all, by the minute (seconds since the epoch, divided by 60).
@@ -232,6 +237,7 @@ LOGINS: Final = Table(
     Column("outcome", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("detail", Text, nullable=False),
+    Column("application", Text, nullable=False, server_default=""),
     Column("result", Integer, nullable=False),
     Column("reference", Text, nullable=False, index=True),
     Column("listener", Text, nullable=False),
@@ -241,7 +247,6 @@ LOGINS: Final = Table(
     Column("account", Text, index=True),
     Column("dn", Text),
     Column("factor", Text),
-    Column("application", Text, nullable=False, server_default=""),
     Column("directory_ms", Float, nullable=False),
     Column("factor_ms", Float, nullable=False),
     Column("total_ms", Float, nullable=False),

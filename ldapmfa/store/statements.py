@@ -11,6 +11,7 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
     cast,
     delete,
     exists,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    tuple_,
     union_all,
     update,
 )
@@ -42,9 +44,11 @@ from ldapmfa.store.schema import (
     PENDING,
     PROMPT_TIMES,
     PROMPTS,
+    RATES,
     RECOVERY_CODES,
     REUSE,
     SENT_CODES,
+    TRIES,
 )
 
 if TYPE_CHECKING:
@@ -283,3 +287,100 @@ USE_BYPASS: Final = Statement(
 #: What the store knows about itself under one name.
 ABOUT: Final = Statement(select(META.c.value).where(META.c.name == bindparam("name")))
 SET_ABOUT: Final = Statement(_replacing(META))
+
+# -- wrong passwords
+
+#: What a row of TRIED tells of: the account that the last success under this name was; one that has the name, or the
+#: bare one; the name as typed; all from there; everybody, this minute.
+BY_NAME, BY_FORM, BY_BARE_FORM, AS_TYPED, FROM_THERE, EVERYBODY = range(6)
+
+
+def _tried() -> Statement:
+    """Rows of what is known of wrong passwords before one is tried, each with what it tells of.
+
+    No part reads more rows than there are accounts of that name.
+    """
+    directory: BindParameter[Any] = bindparam("directory")
+    source: BindParameter[Any] = bindparam("source")
+    columns = (TRIES.c.failures, TRIES.c.since, TRIES.c.refused, TRIES.c.refused_at, TRIES.c.succeeded)
+
+    def of(what: int, by: FromClause, *conditions: ColumnElement[bool]) -> Any:
+        pair = and_(TRIES.c.directory == directory, TRIES.c.who == by.c.account_key, TRIES.c.source == source)
+        return (
+            select(literal_column(str(what)), by.c.account_key, *columns)
+            .select_from(by.outerjoin(TRIES, pair))
+            .where(by.c.directory == directory, *conditions)
+        )
+
+    def row(what: int, *conditions: ColumnElement[bool]) -> Any:
+        return select(literal_column(str(what)), null(), *columns).where(*conditions, TRIES.c.source == source)
+
+    this_minute = RATES.c.minute == bindparam("minute")
+    nothing = (null(),) * 4
+    return Statement(
+        union_all(
+            of(BY_NAME, NAMES, NAMES.c.name == bindparam("name")),
+            of(BY_FORM, FORMS, FORMS.c.value == bindparam("value")),
+            of(BY_BARE_FORM, FORMS, FORMS.c.value == bindparam("bare")),
+            row(AS_TYPED, TRIES.c.directory == directory, TRIES.c.who == bindparam("typed")),
+            row(FROM_THERE, TRIES.c.directory == literal_column("''"), TRIES.c.who == literal_column("''")),
+            select(literal_column(str(EVERYBODY)), null(), RATES.c.failures, *nothing).where(this_minute),
+        )
+    )
+
+
+TRIED: Final = _tried()
+
+_ADD_TRY: Final = sqlite.insert(TRIES).values({column.name: bindparam(column.name) for column in TRIES.c})
+_LATER: Final = case((TRIES.c.expires > _ADD_TRY.excluded.expires, TRIES.c.expires), else_=_ADD_TRY.excluded.expires)
+_IN_WINDOW: Final = TRIES.c.since > bindparam("over")
+#: One more wrong password, in the window that it lies in, or as the first of a new one.
+ADD_FAILURE: Final = Statement(
+    _ADD_TRY.on_conflict_do_update(
+        index_elements=[TRIES.c.directory, TRIES.c.who, TRIES.c.source],
+        set_={
+            "failures": case((_IN_WINDOW, TRIES.c.failures + literal_column("1")), else_=literal_column("1")),
+            "since": case((_IN_WINDOW, TRIES.c.since), else_=_ADD_TRY.excluded.since),
+            "refused": _ADD_TRY.excluded.refused,
+            "refused_at": _ADD_TRY.excluded.refused_at,
+            "expires": _LATER,
+        },
+    )
+)
+#: A login has succeeded: nothing is held against it, and it is known there.
+SET_SUCCEEDED: Final = Statement(
+    _ADD_TRY.on_conflict_do_update(
+        index_elements=[TRIES.c.directory, TRIES.c.who, TRIES.c.source],
+        set_={
+            **{name: _ADD_TRY.excluded[name] for name in ("failures", "since", "refused", "refused_at", "succeeded")},
+            "expires": _LATER,
+        },
+    )
+)
+FORGET_FAILURES: Final = Statement(
+    update(TRIES)
+    .where(
+        TRIES.c.directory == bindparam("directory"),
+        TRIES.c.who == bindparam("who"),
+        TRIES.c.source == bindparam("source"),
+    )
+    .values(failures=literal_column("0"), since=literal_column("0"), refused=null(), refused_at=null())
+)
+_OLD: Final = (
+    select(TRIES.c.directory, TRIES.c.who, TRIES.c.source)
+    .where(TRIES.c.expires <= bindparam("now"))
+    .order_by(TRIES.c.expires)
+    .limit(literal_column("16"))
+    .offset(literal_column("0"))
+)
+#: More rows than are added at a time, so that they do not heap up.
+FORGET_OLD_TRIES: Final = Statement(
+    delete(TRIES).where(tuple_(TRIES.c.directory, TRIES.c.who, TRIES.c.source).in_(_OLD))
+)
+_ADD_RATE: Final = sqlite.insert(RATES).values(minute=bindparam("minute"), failures=literal_column("1"))
+ADD_RATE: Final = Statement(
+    _ADD_RATE.on_conflict_do_update(
+        index_elements=[RATES.c.minute], set_={"failures": RATES.c.failures + literal_column("1")}
+    )
+)
+FORGET_OLD_RATES: Final = Statement(delete(RATES).where(RATES.c.minute < bindparam("minute")))

@@ -14,7 +14,7 @@ from typing import Final
 
 from ldapmfa.wire import ber
 
-#: Attribute types by object identifier: RFC 4519, and DC and mail of RFC 4524.
+#: Attribute types by object identifier and second name: of RFC 4519 and 4524, and others that are worth protecting.
 _NAMES: Final = {
     "2.5.4.3": "cn", "commonname": "cn",
     "2.5.4.4": "sn", "surname": "sn",
@@ -26,16 +26,54 @@ _NAMES: Final = {
     "2.5.4.10": "o", "organizationname": "o",
     "2.5.4.11": "ou", "organizationalunitname": "ou",
     "2.5.4.12": "title",
+    "2.5.4.13": "description",
+    "2.5.4.20": "telephonenumber",
+    "2.5.4.23": "facsimiletelephonenumber", "fax": "facsimiletelephonenumber",
+    "2.5.4.31": "member",
+    "2.5.4.32": "owner",
+    "2.5.4.35": "userpassword",
+    "2.5.4.36": "usercertificate",
     "2.5.4.42": "givenname", "gn": "givenname",
+    "2.5.4.50": "uniquemember",
     "0.9.2342.19200300.100.1.1": "uid", "userid": "uid",
     "0.9.2342.19200300.100.1.3": "mail", "rfc822mailbox": "mail",
+    "0.9.2342.19200300.100.1.5": "drink", "favouritedrink": "drink",
+    "0.9.2342.19200300.100.1.10": "manager",
+    "0.9.2342.19200300.100.1.20": "homephone", "hometelephonenumber": "homephone",
     "0.9.2342.19200300.100.1.25": "dc", "domaincomponent": "dc",
+    "0.9.2342.19200300.100.1.41": "mobile", "mobiletelephonenumber": "mobile",
+    "0.9.2342.19200300.100.1.42": "pager", "pagertelephonenumber": "pager",
+    "0.9.2342.19200300.100.1.43": "co", "friendlycountryname": "co",
     "1.2.840.113549.1.9.1": "emailaddress", "e": "emailaddress", "email": "emailaddress",
+    "pkcs9email": "emailaddress",
+    "1.2.840.113556.1.2.102": "memberof",
+    "1.2.840.113556.1.2.281": "ntsecuritydescriptor",
+    "1.2.840.113556.1.4.8": "useraccountcontrol",
+    "1.2.840.113556.1.4.55": "dbcspwd",
+    "1.2.840.113556.1.4.90": "unicodepwd",
+    "1.2.840.113556.1.4.96": "pwdlastset",
+    "1.2.840.113556.1.4.98": "primarygroupid",
+    "1.2.840.113556.1.4.221": "samaccountname",
+    "1.2.840.113556.1.4.609": "sidhistory",
+    "1.2.840.113556.1.4.647": "othermobile",
+    "1.2.840.113556.1.4.656": "userprincipalname",
+    "1.2.840.113556.1.4.662": "lockouttime",
+    "1.2.840.113556.1.4.771": "serviceprincipalname",
+    "1.2.840.113556.1.4.867": "altsecurityidentities",
+    "1.2.840.113556.1.4.1787": "msds-allowedtodelegateto",
+    "1.3.6.1.4.1.24552.500.1.1.1.13": "sshpublickey",
+    "1.3.6.1.1.1.1.0": "uidnumber",
+    "1.3.6.1.1.1.1.1": "gidnumber",
+    "1.3.6.1.1.1.1.12": "memberuid",
 }  # fmt: skip
 
 _TYPE: Final = re.compile(r"\s*(?:oid\.)?([a-z][a-z0-9-]*|[0-9]+(?:\.[0-9]+)+)\s*=\s*", re.IGNORECASE)
 _HEX: Final = re.compile(r"#((?:[0-9a-f]{2})+)\s*", re.IGNORECASE)
 _HEX_PAIR: Final = re.compile(r"[0-9a-f]{2}", re.IGNORECASE)
+#: An attribute type to the letter: what a directory might take for another's name is none.
+_PLAIN_TYPE: Final = re.compile(r"(?:oid\.)?([a-z][a-z0-9_-]*|[0-2](?:\.(?:0|[1-9][0-9]*))+)", re.IGNORECASE | re.ASCII)
+#: A type and its value up to where it ends; quotation marks, which not all directories know, are in no value.
+_PLAIN_PAIR: Final = re.compile(r"""\s*([A-Za-z0-9._-]+)\s*=[^\\",;+]*(?:\\.[^\\",;+]*)*""", re.ASCII | re.DOTALL)
 #: What most values are: nothing escaped, nothing to trim, nothing that is not ASCII.
 _SIMPLE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._@-]*[A-Za-z0-9])?(?=[,;+]|\Z)")
 #: Characters of a name whose RDNs are remembered.
@@ -137,6 +175,35 @@ def _decoded(octets: bytes) -> str:
         return octets.decode()
     except UnicodeDecodeError as broken:
         raise DnError("a value that is not UTF-8") from broken
+
+
+def attribute_type(text: str) -> str:
+    """One spelling for an attribute type: lower case, by name where the object identifier is known. Raises DnError."""
+    found = _PLAIN_TYPE.fullmatch(text)
+    if not found:
+        raise DnError("an attribute type that is neither a name nor an object identifier")
+    name = found[1].lower()
+    return _NAMES.get(name, name)
+
+
+def first_types(text: str) -> tuple[str, ...]:
+    """The types in the leftmost RDN of `text`, as `attribute_type` spells them; what follows it is not looked at.
+
+    Strict where a directory might find other types than we do: a quoted value raises DnError.
+    """
+    types: list[str] = []
+    pos = 0
+    while True:
+        found = _PLAIN_PAIR.match(text, pos)
+        if not found:
+            raise DnError(f"no attribute type and value at character {pos} of the name")
+        types.append(attribute_type(found[1]))
+        pos = found.end() + 1
+        separator = text[found.end() : pos]
+        if separator in ("", ",", ";"):
+            return tuple(types)
+        if separator != "+":
+            raise DnError(f"an unescaped {separator} at character {pos - 1} of the name")
 
 
 _TO_NOTHING: Final = frozenset(

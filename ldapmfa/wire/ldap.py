@@ -58,6 +58,7 @@ REFERRAL: Final = 10
 UNAVAILABLE_CRITICAL_EXTENSION: Final = 12
 CONFIDENTIALITY_REQUIRED: Final = 13
 NO_SUCH_OBJECT: Final = 32
+INAPPROPRIATE_AUTHENTICATION: Final = 48
 INVALID_CREDENTIALS: Final = 49
 INSUFFICIENT_ACCESS_RIGHTS: Final = 50
 BUSY: Final = 51
@@ -72,12 +73,21 @@ OID_WHO_AM_I: Final = b"1.3.6.1.4.1.4203.1.11.3"
 OID_FAST_BIND: Final = b"1.2.840.113556.1.4.1781"
 #: RFC 4531: the peers swap roles, and our rules with them.
 OID_TURN: Final = b"1.3.6.1.1.19"
+OID_CANCEL: Final = b"1.3.6.1.1.8"
+OID_MODIFY_PASSWORD: Final = b"1.3.6.1.4.1.4203.1.11.1"
+#: RFC 5805: between them, updates are ordinary operations with a control, done together at the end.
+OID_START_TRANSACTION: Final = b"1.3.6.1.1.21.1"
+OID_END_TRANSACTION: Final = b"1.3.6.1.1.21.3"
+#: Active Directory's control that gives the entry of an Add its owner.
+OID_SET_OWNER: Final = b"1.2.840.113556.1.4.2255"
 #: Proxied authorization: RFC 4370 and its draft; the operation would run as somebody else.
 PROXIED_AUTHORIZATION: Final = frozenset({b"2.16.840.1.113730.3.4.18", b"2.16.840.1.113730.3.4.12"})
 
 MAX_MESSAGE_ID: Final = 2**31 - 1
 #: An attribute description or selector, to the letter; a directory may take an odd one for the name it resembles.
 _WANTED: Final = re.compile(rb"[a-z0-9.;*+-]+", re.IGNORECASE)
+#: The attribute description of a write: the type, and options.
+_DESCRIPTION: Final = re.compile(rb"([a-z0-9._-]+)(?:;[a-z0-9_-]+)*", re.IGNORECASE)
 _NUMERIC_OID: Final = re.compile(rb"[0-2](?:\.(?:0|[1-9][0-9]*))+")
 
 
@@ -343,12 +353,68 @@ def reads_root_dse(frame: Frame) -> bool:
         and scope == b"\x00"
         and present.lower() == b"objectclass"
         and all(
-            tag == ber.OCTET_STRING
-            and _WANTED.fullmatch(data, start, stop)
-            and data[start:stop].lower().partition(b";")[0] != b"netlogon"
-            for tag, start, stop in attributes
+            tag == ber.OCTET_STRING and _tells_no_users_apart(data[start:stop]) for tag, start, stop in attributes
         )
     )
+
+
+def _tells_no_users_apart(wanted: bytes) -> bool:
+    """Whether an attribute may be asked for by anybody: written to the letter, and not ``netlogon``."""
+    return bool(_WANTED.fullmatch(wanted)) and wanted.lower().partition(b";")[0] != b"netlogon"
+
+
+def reads_openly(frame: Frame) -> bool:
+    """Whether the SearchRequest or CompareRequest in `frame` may be an anonymous client's, where such may read.
+
+    That is: to the letter, and not for the attribute ``netlogon``, at whatever entry: many names mean the rootDSE.
+    """
+    if not is_to_the_letter(frame):
+        return False
+    data = frame.raw
+    parts = ber.children(data, frame.start, frame.stop)
+    asked = ber.children(data, *parts[-1][1:])
+    if frame.tag == COMPARE_REQUEST:
+        asked = asked[:1]
+    return all(_tells_no_users_apart(data[start:stop]) for _, start, stop in asked)
+
+
+class Written(NamedTuple):
+    """What an Add, a Modify or a ModifyDN writes: by attribute types, and by the first RDNs of names."""
+
+    types: tuple[str, ...]
+    names: tuple[str, ...]
+
+
+def read_written(frame: Frame) -> Written:
+    """What the Add, Modify or ModifyDN in `frame` writes. Raises BerError unless all of it is to the letter.
+
+    The types are without options. A ModifyDN that leaves the old RDN's values in the entry writes the new one only. A
+    name longer than any is refused.
+    """
+    if not is_to_the_letter(frame):
+        raise BerError("more in it than belongs there")
+    data = frame.raw
+    parts = ber.children(data, frame.start, frame.stop)
+    longest = max(stop - start for tag, start, stop in parts if tag == ber.OCTET_STRING)
+    if longest > LONGEST_NAME:
+        raise BerError(f"a name of {longest} octets")
+    try:
+        if frame.tag == MODIFY_DN_REQUEST:
+            name, new, delete_old = (data[start:stop] for _, start, stop in parts[:3])
+            return Written((), (new.decode(),) if delete_old == b"\x00" else (new.decode(), name.decode()))
+        types = []
+        for _, start, stop in ber.children(data, *parts[1][1:]):
+            begin = start
+            if frame.tag == MODIFY_REQUEST:
+                begin = ber.children(data, start, stop)[1][1]
+            described = _DESCRIPTION.fullmatch(data, *ber.expect(data, begin, stop, ber.OCTET_STRING))
+            if not described:
+                raise BerError("an attribute that is not made of a type and options")
+            types.append(described[1].decode())
+        name = data[parts[0][1] : parts[0][2]]
+        return Written(tuple(types), (name.decode(),) if frame.tag == ADD_REQUEST else ())
+    except UnicodeDecodeError as broken:
+        raise BerError("a name that is not UTF-8") from broken
 
 
 def is_to_the_letter(frame: Frame) -> bool:
@@ -473,6 +539,11 @@ def equals(attribute: str, value: bytes) -> bytes:
 def present(attribute: str) -> bytes:
     """The filter (attribute=*)."""
     return ber.tlv(0x87, attribute.encode())
+
+
+def matches_rule(attribute: str, rule: str, value: bytes) -> bytes:
+    """The filter (attribute:rule:=value), an extensible match (RFC 4511 section 4.5.1.7.7)."""
+    return ber.tlv(0xA9, ber.tlv(0x81, rule.encode()), ber.tlv(0x82, attribute.encode()), ber.tlv(0x83, value))
 
 
 def any_of(*filters: bytes) -> bytes:

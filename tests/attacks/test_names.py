@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ldaptor.protocols import pureber, pureldap
-from playbook import NONE, Procedure
+from playbook import NONE, Procedure, unthrottled
 
 from ldapmfa.core.identity import (
     Ask,
@@ -22,7 +22,6 @@ from ldapmfa.core.identity import (
     find_account,
     identify,
 )
-from ldapmfa.core.login import login
 from ldapmfa.core.policy import Choice, Exempt, Policy, ServiceRule
 from ldapmfa.core.questions import (
     Admit,
@@ -164,6 +163,8 @@ def test_A30_a_typed_name_is_one_value_in_the_filter(capabilities, name):
             assert decoded(ask.operation).baseObject in (b"", b"CN=Partitions,cn=c,dc=x")  # nothing typed is in there
             ask = asking.send(found(entry))
     request = decoded(ask.operation)
+    if capabilities is AD and "\\" in name and not request.baseObject:
+        return  # the domain is asked for its own names before; tests/core/test_identity.py goes on from there
     if request.baseObject != b"dc=x":
         assert request.baseObject == name.encode()
         assert request.scope == 0
@@ -208,13 +209,13 @@ def person(sid=ANN_SID, name=b"ann", guid=b"A" * 16):
 
 def test_A31_nothing_typed_is_part_of_an_identity():
     """The look-ups are the same whoever is said to log in; what was typed is not among what they are given."""
-    assert identify.__code__.co_varnames[: identify.__code__.co_argcount] == ("capabilities", "directory")
+    assert identify.__code__.co_varnames[: identify.__code__.co_argcount] == ("capabilities", "directory", "phone")
     typed = Attempt("cn=victim,dc=x", Secret(b"mine"), "main", None, CodeForm(), Policy([Exempt("cn=victim,dc=x")]))
     attacker = Identity("main", "guid:aa", "cn=attacker,dc=x", ("attacker",))
-    play = Procedure(login(typed)) << VerifyPassword >> PasswordAnswer(0, "", b"") << Identify() >> attacker
+    play = Procedure(unthrottled(typed)) << VerifyPassword >> PasswordAnswer(0, "", b"") << Identify() >> attacker
     assert play << LookUp(attacker) >> Standing(enrolled=True) << Refused("no-code", attacker)
     services = dataclasses.replace(typed, policy=Policy([Exempt("cn=victim,dc=x")], services=(ServiceRule("duo", ("push",)),), reuses=True))
-    play = Procedure(login(services)) << VerifyPassword >> PasswordAnswer(0, "", b"") << Identify() >> attacker << Reuse(attacker) >> NONE
+    play = Procedure(unthrottled(services)) << VerifyPassword >> PasswordAnswer(0, "", b"") << Identify() >> attacker << Reuse(attacker) >> NONE
     play = play << LookUp(attacker) >> Standing(enrolled=False) << StartPrompt(attacker, Choice("duo"), Secret(b"mine"))
     assert play >> Answered(given=False, why="denied") << Refused("denied", attacker)
 
@@ -286,7 +287,7 @@ def test_A32_an_exempt_account_is_asked_about_by_what_it_is_now():
     """An exempt name that is given to a new account is the administrator's to take back; its factors are not inherited."""
     svc = Identity("main", "guid:bb", "cn=svc,dc=x", ("svc",))
     attempt = Attempt("svc", Secret(b"secret"), "main", None, CodeForm(), Policy([Exempt("cn=svc,dc=x")]))
-    play = Procedure(login(attempt)) << VerifyPassword >> PasswordAnswer(0, "", b"") << Identify() >> svc << Admit(svc, "exempt")
+    play = Procedure(unthrottled(attempt)) << VerifyPassword >> PasswordAnswer(0, "", b"") << Identify() >> svc << Admit(svc, "exempt")
     assert play
 
 

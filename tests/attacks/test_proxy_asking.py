@@ -16,7 +16,7 @@ from ldapmfa.core.session import Rules
 from ldapmfa.errors import FactorDown, FactorUnreachable
 from ldapmfa.factors.privacyidea import PrivacyIdea
 from ldapmfa.factors.service import Allowed, Denied, Prompt, Tools
-from ldapmfa.net import service
+from ldapmfa.net import assembly
 from ldapmfa.net.asking import Terms
 from ldapmfa.net.waiting import within
 from ldapmfa.wire import ldap
@@ -181,7 +181,7 @@ async def test_A24_our_own_lack_of_descriptors_is_no_outage_of_the_service(tmp_p
 async def test_A23_a_service_takes_time_that_does_not_tell_a_right_password(house):
     """`,push9` asks for a device that nobody has: nobody's phone rings. It counts as a prompt all the same."""
     await opened(house)
-    house.with_(doorway=replace(house.listener.doorway, refusal_floor=service.SERVICE_FLOOR))
+    house.with_(doorway=replace(house.listener.doorway, refusal_floor=assembly.SERVICE_FLOOR))
     (name,) = people(house, 1)
 
     async def start(prompt):

@@ -34,6 +34,7 @@ from playbook import (
     start_tls,
     tlv,
     unbind,
+    unthrottled,
 )
 
 from ldapmfa.core.identity import CannotIdentify, Identity, Unidentified
@@ -52,6 +53,7 @@ from ldapmfa.core.questions import (
     Identify,
     LookUp,
     MayOpen,
+    MayTry,
     PasswordAnswer,
     RecallName,
     Refused,
@@ -60,6 +62,7 @@ from ldapmfa.core.questions import (
     Reused,
     Standing,
     StartPrompt,
+    Throttled,
     Unreachable,
     VerifyAtService,
     VerifyCode,
@@ -227,7 +230,7 @@ def test_A08_there_is_no_first_bind_exemption():
     for _ in range(3):
         assert fresh() >> bind(1, "cn=ann", "secret") << starts(typed="secret")
         attempt = Attempt("cn=ann", Secret(b"secret"), "main", None, CodeForm(), Policy())
-        play = Procedure(login(attempt)) << VerifyPassword >> PasswordAnswer(0, "", YES) << Identify() >> identity << LookUp(identity)
+        play = Procedure(unthrottled(attempt)) << VerifyPassword >> PasswordAnswer(0, "", YES) << Identify() >> identity << LookUp(identity)
         assert play >> Standing(enrolled=True) << Refused("no-code", identity)
 
 
@@ -552,7 +555,7 @@ SUFFIX_OR_WORD, COMMA_OR_WORD = CodeForm(keywords=WORDS), CodeForm(delimiter=b",
 def test_A16_a_name_without_a_password_is_refused(name, form):
     assert fresh(Rules(form=form)) >> bind(1, name, "") << BindRefused(octets(name), "empty-password", 53) << DropDirectory() << Answer(1, 0x60, 53)
     attempt = Attempt(name, Secret(b""), "main", None, form, EXEMPT)
-    assert Procedure(login(attempt)) << Refused
+    assert Procedure(unthrottled(attempt)) << Refused
 
 
 NOTHING = [b"", b"\0", b"\0\0\0", b" ", b"    ", b"\t", b"\r\n", b" \0 "]
@@ -577,7 +580,7 @@ NOTHING = [b"", b"\0", b"\0\0\0", b" ", b"    ", b"\t", b"\r\n", b" \0 "]
 def test_A17_a_code_alone_never_becomes_an_empty_password(name, typed, form):
     """Nor one of blanks or NULs, for whoever binds; whatever is asked of whom, before or after."""
     assert fresh(Rules(form=form)) >> bind(1, name, typed) << BindRefused << DropDirectory() << Answer(1, 0x60, 53)
-    assert Procedure(login(Attempt(name, Secret(typed), "main", None, form, EXEMPT))) << Refused("empty-password")
+    assert Procedure(unthrottled(Attempt(name, Secret(typed), "main", None, form, EXEMPT))) << Refused("empty-password")
 
 
 @pytest.mark.parametrize("typed", [b",push", b"push", b",", b",,", b"1", b"12345", b",12345"])
@@ -585,7 +588,7 @@ def test_A17_what_is_no_code_is_password_whole(typed):
     """Where there are no keywords: the directory sees the whole of it, and never an empty password."""
     for form in (CodeForm(), COMMA):
         assert fresh(Rules(form=form)) >> bind(1, "cn=ann", typed) << starts(typed=typed)
-        assert Procedure(login(Attempt("cn=ann", Secret(typed), "main", None, form, Policy()))) << VerifyPassword(Secret(typed), "whole")
+        assert Procedure(unthrottled(Attempt("cn=ann", Secret(typed), "main", None, form, Policy()))) << VerifyPassword(Secret(typed), "whole")
 
 
 @pytest.mark.parametrize(
@@ -610,7 +613,7 @@ def test_A18_one_attempt_is_one_bind_and_a_wrong_code_stays_wrong(typed, form, p
         attempt = Attempt("cn=ann,dc=x", Secret(typed), "main", None, form, policy)
 
         def play(attempt=attempt, memory=memory):
-            return Procedure(login(attempt)) << RecallName("dn:cn=ann,dc=x") >> memory << VerifyPassword(Secret(password), "cut")
+            return Procedure(unthrottled(attempt)) << RecallName("dn:cn=ann,dc=x") >> memory << VerifyPassword(Secret(password), "cut")
 
         assert play() >> PasswordAnswer(49, "", NO) << Refused("password")
         for result in ("wrong", "replayed"):
@@ -639,7 +642,7 @@ def test_A18_a_password_that_ends_like_a_keyword_is_one_bind_and_one_prompt(type
     for memory in (Remembered(Recall()), Remembered(Recall(enrolled=True)), Remembered(Recall(codeless=True), "whole")):
 
         def play(memory=memory):
-            return Procedure(login(attempt)) << RecallName("dn:cn=ann,dc=x") >> memory << VerifyPassword(Secret(password), "cut")
+            return Procedure(unthrottled(attempt)) << RecallName("dn:cn=ann,dc=x") >> memory << VerifyPassword(Secret(password), "cut")
 
         assert play() >> PasswordAnswer(49, "", NO) << Refused("password")
         asked = play() >> PasswordAnswer(0, "", YES) << Identify() >> ANN << LookUp(ANN) >> Standing(enrolled=True) << StartPrompt
@@ -651,18 +654,18 @@ def test_A18_whole_or_cut_is_one_bind():
     for typed, form in ((b"secret,push", SUFFIX_OR_WORD), (b"secret,123456", COMMA_OR_WORD)):
         attempt = Attempt("cn=ann,dc=x", Secret(typed), "main", None, form, ASKS)
         for memory in (Remembered(Recall(codeless=True)), Remembered(Recall(codeless=True), "cut")):
-            play = Procedure(login(attempt)) << RecallName("dn:cn=ann,dc=x") >> memory << VerifyPassword(Secret(typed), "whole")
+            play = Procedure(unthrottled(attempt)) << RecallName("dn:cn=ann,dc=x") >> memory << VerifyPassword(Secret(typed), "whole")
             assert play >> PasswordAnswer(49, "", NO) << Refused("password")
-            play = Procedure(login(attempt)) << RecallName("dn:cn=ann,dc=x") >> memory << VerifyPassword
+            play = Procedure(unthrottled(attempt)) << RecallName("dn:cn=ann,dc=x") >> memory << VerifyPassword
             play = play >> PasswordAnswer(0, "", YES) << Identify() >> ANN << LookUp(ANN) >> Standing(enrolled=False)
             assert play << StartPrompt >> Answered(given=False, why="denied") << Refused("denied", ANN)
 
 
 def test_A18_taken_whole_there_is_one_bind_too():
     attempt = Attempt("cn=svc,dc=x", Secret(b"Summer202612"), "main", None, CodeForm(), EXEMPT)
-    play = Procedure(login(attempt)) << RecallName("dn:cn=svc,dc=x") >> Remembered(Recall()) << VerifyPassword(Secret(b"Summer202612"), "whole")
+    play = Procedure(unthrottled(attempt)) << RecallName("dn:cn=svc,dc=x") >> Remembered(Recall()) << VerifyPassword(Secret(b"Summer202612"), "whole")
     assert play >> PasswordAnswer(49, "", NO) << Refused("password")
-    play = Procedure(login(attempt)) << RecallName("dn:cn=svc,dc=x") >> Remembered(Recall()) << VerifyPassword
+    play = Procedure(unthrottled(attempt)) << RecallName("dn:cn=svc,dc=x") >> Remembered(Recall()) << VerifyPassword
     assert play >> PasswordAnswer(0, "", YES) << Identify() >> SVC << Admit(SVC, "exempt") >> NONE << Accepted(YES, SVC, "exempt")
 
 
@@ -681,6 +684,7 @@ ANSWERS = {
         for recall in (Recall(), Recall(codeless=True), Recall(codeless=True, enrolled=True), Recall(pending=True))
         for refused in (None, "cut", "whole")
     ],
+    MayTry: [None, Throttled("wrong_passwords")],
     VerifyPassword: [PasswordAnswer(code, "", b"raw" + bytes([code])) for code in (0, 1, 10, 14, 32, 49, 50, 51, 52, 53, 80)],
     Identify: [ANN, SVC, BARE, BARE_EXEMPT, Unidentified("must-change-password"), Unidentified("not-a-user")],
     LookUp: [Standing(*flags) for flags in itertools.product((True, False), repeat=2)],
@@ -702,6 +706,7 @@ RENAMED = dataclasses.replace(ANN, dn="cn=ann,ou=new,dc=x")
 NOS = [Answered(given=False, why=why) for why in ("denied", "not-enrolled", "no-method", "wrong-code")]
 SERVICE_ANSWERS = {
     RecallName: [Remembered(Recall()), Remembered(Recall(codeless=True))],
+    MayTry: [None, Throttled("same wrong password again")],
     VerifyPassword: [PasswordAnswer(0, "", b"first"), PasswordAnswer(49, "", b""), PasswordAnswer(51, "", b"")],
     Identify: [ANN, RENAMED, SVC, BARE, Unidentified("not-a-user")],
     LookUp: [
@@ -786,12 +791,13 @@ def test_A26_success_is_reached_in_one_way_only(policy):
                 continue
             assert order(questions) in (
                 [],
-                [VerifyPassword],
-                [VerifyPassword, Identify],
-                [VerifyPassword, Identify, VerifyCode],
-                [VerifyPassword, Identify, Admit],
-                [VerifyPassword, Identify, LookUp],
-                [VerifyPassword, Identify, LookUp, Admit],
+                [MayTry],
+                [MayTry, VerifyPassword],
+                [MayTry, VerifyPassword, Identify],
+                [MayTry, VerifyPassword, Identify, VerifyCode],
+                [MayTry, VerifyPassword, Identify, Admit],
+                [MayTry, VerifyPassword, Identify, LookUp],
+                [MayTry, VerifyPassword, Identify, LookUp, Admit],
             )
             check_order(one, questions, answers)
             if isinstance(end, Accepted):
@@ -826,19 +832,23 @@ def test_A26_success_is_reached_in_one_way_only_where_services_ask(policy):
 
 
 ABOUT = (LookUp, Reuse, VerifyCode, VerifyAtService, StartPrompt, Admit)
-ONCE = (RecallName, LookUp, VerifyCode, AwaitApproval, Admit)
+ONCE = (RecallName, MayTry, LookUp, VerifyCode, AwaitApproval, Admit)
 
 
 def check_order(one, questions, answers):
     """Each question comes after what it rests on, about whoever was bound, and none after a no."""
     identity, binds, looks, asked = None, [], 0, set()
-    pending = parked = over = False
+    pending = parked = over = may = False
     for question, said in zip(questions, answers, strict=True):
         assert not over, "after a no, or what is recorded, nothing is asked"
         if pending:
             assert isinstance(question, AwaitApproval | VerifyPassword | Identify | Reuse | Admit), "once somebody is asked, nobody else is"
         match question:
+            case MayTry(name, password):
+                assert name == one.normalised_name
+                may = password
             case VerifyPassword(password):
+                assert password == may, "it was asked whether this very one may be tried"
                 assert password
                 assert one.typed.reveal().startswith(password.reveal())
                 assert one.name
@@ -875,6 +885,8 @@ def check_order(one, questions, answers):
 def is_last(one, question, said):
     """Whether this answer must be the last: a no, or a success that is recorded."""
     match question, said:
+        case MayTry(), throttled:
+            return throttled is not None
         case VerifyPassword(), PasswordAnswer(code):
             return code != 0
         case (Identify(), Unidentified()) | (StartPrompt(), CodeIsSent()) | (Reuse(), Reused()) | ((VerifyCode() | Admit()), _):
@@ -937,7 +949,8 @@ def check_admission(one, questions, answers, said_to):
             assert is_exempt(one, yes)
         case "code", VerifyAtService(_, service):
             assert (yes, last.factor) == (Answered(given=True), service)
-            assert standing.sent == service or not (standing.sent or standing.enrolled)
+            announced = standing.sent if standing.sent in one.policy.serve("main") else None
+            assert announced == service or not (announced or standing.enrolled)
         case "approved", StartPrompt(_, choice):
             assert (yes, last.factor) == (Answered(given=True), choice.service)
         case "approved", AwaitApproval() | Identify():

@@ -9,13 +9,15 @@ from sqlite3 import connect
 from types import SimpleNamespace
 
 import pytest
+from cli.conftest import CONFIGURATION
 from twisted.internet.task import Clock
 
 from ldapmfa import config
 from ldapmfa.audit import AccountChanged
 from ldapmfa.cli import pretence
 from ldapmfa.cli.command import Failed
-from ldapmfa.cli.pretence import Asked, Door, Peer, Stated
+from ldapmfa.cli.pretence import Asked, Door, Stated
+from ldapmfa.core.application import Certificate, Peer
 from ldapmfa.core.identity import CannotIdentify, Identity, NoOneAccount
 from ldapmfa.core.policy import Exempt, Policy, ServiceRule
 from ldapmfa.core.rules import Hours, Moment, Rule
@@ -46,7 +48,7 @@ def house(ldapmfa, monkeypatch):
     async def explain(policy, *, address=None, at=AT, stated=None, name=None, form=None, zone=UTC):
         door = Door("app", replace(policy, application="app"), form or CodeForm(), zone=zone)
         monkeypatch.setattr(pretence, "_application", lambda *_: door)
-        peer = Peer(ip_address(address) if address else None)
+        peer = Peer("vpn", ip_address(address) if address else None, None)
         stated = None if name else stated or Stated(EVE, ("eve",), groups=(VPN.upper(),))
         before = rows(ldapmfa.directory)
         found = await pretence.explain(loaded, Asked(name, stated, loaded.listen[0], peer, at), Clock())
@@ -343,3 +345,58 @@ def test_a_moment_is_by_the_clock_on_the_wall():
     assert moment(0.0, timezone(timedelta(hours=-1))) == Moment(0.0, 2, 23 * 60)
     local = time.localtime(1_700_000_000)
     assert moment(1_700_000_000.0, None) == Moment(1_700_000_000.0, local.tm_wday, local.tm_hour * 60 + local.tm_min)
+
+
+APPLICATIONS = """
+[[application]]
+name = "vpn"
+networks = ["10.0.0.0/8"]
+reuse_seconds = 30
+
+[[application]]
+name = "jenkins"
+certificates = ["dns:jenkins.example.com", "subject:CN=jenkins,O=example", "sha256:{fingerprint}"]
+factors = ["hotp"]
+
+[[rule]]
+name = "closed"
+action = "refuse"
+applications = ["jenkins"]
+hours = ["sat,sun 00:00-24:00"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "application", "action"),
+    [
+        ((), "tcp", "factors"),
+        (("--from", "192.0.2.1"), "tcp", "factors"),
+        (("--from", "10.1.2.3"), "vpn", "factors"),
+        (("--certificate", "dns:JENKINS.example.com"), "jenkins", "refuse"),
+        (("--certificate", "subject:cn = Jenkins , o=Example"), "jenkins", "refuse"),
+        (("--certificate", "sha256:" + ":".join(["AB"] * 32)), "jenkins", "refuse"),
+        (("--certificate", "dns:jenkins.example.com", "--from", "10.1.2.3"), "vpn", "factors"),
+        (("--certificate", "dns:jenkins.example.org"), "tcp", "factors"),
+        (("--certificate", "dns:jenkins.example.com", "--at", "2026-03-02 22:00"), "jenkins", "factors"),
+    ],
+)
+def test_the_application_is_the_one_that_a_client_would_be_at(ldapmfa, port, words, application, action):
+    ldapmfa.configure(CONFIGURATION.format(port=port) + APPLICATIONS.format(fingerprint="ab" * 32))
+    at = () if "--at" in words else ("--at", "2026-03-01 22:00")
+    ran = ldapmfa.child("explain", "--dn", EVE, *words, *at, "--json")
+    assert ran.code == 0, ran.err
+    found = ran.json
+    assert found["application"].startswith(application)
+    assert found["decision"]["action"] == action
+    assert [one["name"] for one in found["applications"]] == ["vpn", "jenkins"]
+    assert found["applications"][0]["covers"] is (application == "vpn")
+    assert found["reuse_seconds"] == (30 if application == "vpn" else 0)
+    told = ldapmfa.child("explain", "--dn", EVE, *words, *at).out
+    assert f"[[application]] {application}: covers it, and counts" in told or application == "tcp"
+    assert "yes: " in told or "no: " in told
+
+
+def test_a_certificate_is_written_as_in_the_configuration(ldapmfa):
+    ran = ldapmfa.child("explain", "--dn", EVE, "--certificate", "jenkins")
+    assert (ran.code, "--certificate: jenkins must be" in ran.err) == (2, True)
+    assert pretence.shown_by("subject:CN=x") == Certificate("CN=x", (), "")

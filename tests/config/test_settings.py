@@ -37,13 +37,25 @@ def test_defaults_are_those_of_the_design(file):
         "code": "suffix",
         "code_digits": 6,
         "delimiter": ",",
-        "unenrolled": "refuse",
+        "require_user_match": "refuse",
+        "grace_days": 14,
+        "timezone": "",
         "refusal_floor": 0.25,
         "deadline": 30,
         "issuer": "ldapmfa",
         "keywords": {"push": "push", "phone": "phone", "sms": "sms"},
         "prompts": 5,
         "prompt_seconds": 600,
+    }
+    assert config.throttle.model_dump() == {
+        "wrong_codes": 10,
+        "lock_seconds": 900,
+        "longest_lock_seconds": 86400,
+        "wrong_passwords": 4,
+        "wrong_password_seconds": 900,
+        "source_wrong_passwords": 100,
+        "wrong_passwords_a_minute": 600,
+        "gateways": (),
     }
     assert config.limits.model_dump() == {
         "connections": 10000,
@@ -55,6 +67,9 @@ def test_defaults_are_those_of_the_design(file):
         "bind_timeout": 120,
         "frame_timeout": 30,
         "pending_logins": 5000,
+        "source_connections": 2500,
+        "source_pending_logins": 2500,
+        "source_buffered_bytes": 64 << 20,
     }
     assert config.service.workers == 1
     assert (config.log.format, config.log.level) == ("auto", "info")

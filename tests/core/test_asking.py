@@ -7,10 +7,10 @@ import itertools
 from ipaddress import ip_address, ip_network
 
 import pytest
-from playbook import NONE, Procedure
+from playbook import NONE, Procedure, unthrottled
 
 from ldapmfa.core.identity import Identity, Unidentified
-from ldapmfa.core.login import DirectoryRefusesService, ServiceUnreachable, login
+from ldapmfa.core.login import DirectoryRefusesService, ServiceUnreachable
 from ldapmfa.core.policy import Choice, Exempt, Policy, Recall, ServiceRule
 from ldapmfa.core.questions import (
     Accepted,
@@ -91,7 +91,7 @@ def verify(password, shape):
 
 def bound(typed=b"secret", policy=ALONE, memory=NEW, **more):
     """A login up to the identity; what is typed behind a comma has been cut off."""
-    play = Procedure(login(attempt(typed, policy, **more)))
+    play = Procedure(unthrottled(attempt(typed, policy, **more)))
     password, comma, _ = typed.partition(b",")
     if comma:
         play = play << RecallName("ann") >> memory
@@ -210,22 +210,22 @@ def test_a_second_bind_that_breaks_is_no_success():
 
 
 def test_an_exempt_account_is_asked_for_no_approval():
-    play = Procedure(login(attempt(name="svc"))) << verify(b"secret", "whole") >> YES << Identify() >> SVC
+    play = Procedure(unthrottled(attempt(name="svc"))) << verify(b"secret", "whole") >> YES << Identify() >> SVC
     assert admitted(play, "exempt", None, identity=SVC)
-    away = Procedure(login(attempt(name="svc", client=AWAY))) << verify(b"secret", "whole") >> YES << Identify() >> SVC
+    away = Procedure(unthrottled(attempt(name="svc", client=AWAY))) << verify(b"secret", "whole") >> YES << Identify() >> SVC
     away = away << LookUp(SVC) >> NOTHING_HERE << StartPrompt(SVC, Choice("duo"), Secret(b"secret"))
     assert away >> no("denied") << Refused("denied", SVC)
 
 
 def test_an_account_without_an_entry_is_asked_for_no_approval():
-    play = Procedure(login(attempt(name="cn=root"))) << verify(b"secret", "whole") >> YES << Identify() >> BARE
+    play = Procedure(unthrottled(attempt(name="cn=root"))) << verify(b"secret", "whole") >> YES << Identify() >> BARE
     assert play << Refused("no-entry", BARE)
 
 
 def test_a_password_that_ends_in_digits_is_approved_whole_where_that_is_remembered():
     whole = verify(b"Summer,202612", "whole")
     remembered = Remembered(Recall(codeless=True))
-    play = Procedure(login(attempt(b"Summer,202612"))) << RecallName("ann") >> remembered << whole >> YES << Identify() >> ANN
+    play = Procedure(unthrottled(attempt(b"Summer,202612"))) << RecallName("ann") >> remembered << whole >> YES << Identify() >> ANN
     play = play << LookUp(ANN) >> NOTHING_HERE << prompt("duo", password=b"Summer,202612") >> Asked() << AwaitApproval()
     play = play >> Approval(given=True, parked=True) << whole >> NEW_YES << Identify() >> ANN
     assert admitted(play, "approved", "duo", NEW_RAW)
@@ -297,19 +297,19 @@ def test_a_keyword_that_no_service_here_has_is_refused_and_nobody_is_asked():
 
 def test_a_keyword_that_belongs_to_the_password_names_no_method():
     """Its owner types another one behind it at first; or the name is remembered for a password that is no code's."""
-    play = Procedure(login(attempt(b"secret,sms,push", ALL))) << RecallName("ann") >> NEW << verify(b"secret,sms", "cut") >> YES
+    play = Procedure(unthrottled(attempt(b"secret,sms,push", ALL))) << RecallName("ann") >> NEW << verify(b"secret,sms", "cut") >> YES
     play = play << Identify() >> ANN << LookUp(ANN) >> NOTHING_HERE << prompt("duo", "push", password=b"secret,sms")
     assert play >> no("denied") << Refused("denied", ANN)
     whole = verify(b"secret,sms", "whole")
     remembered = Remembered(Recall(codeless=True), "cut")
-    play = Procedure(login(attempt(b"secret,sms", ALL))) << RecallName("ann") >> remembered << whole >> YES
+    play = Procedure(unthrottled(attempt(b"secret,sms", ALL))) << RecallName("ann") >> remembered << whole >> YES
     play = play << Identify() >> ANN << LookUp(ANN) >> NOTHING_HERE << prompt("duo", password=b"secret,sms")
     assert play >> no("denied") << Refused("denied", ANN)
 
 
 def test_a_keyword_is_obeyed_even_where_no_factor_is_needed():
     """As a code is verified; the exempt account's name was not typed as it is configured, so its password was cut."""
-    play = Procedure(login(attempt(b"secret,push", name="svc"))) << RecallName("svc") >> NEW << verify(b"secret", "cut") >> YES
+    play = Procedure(unthrottled(attempt(b"secret,push", name="svc"))) << RecallName("svc") >> NEW << verify(b"secret", "cut") >> YES
     play = play << Identify() >> SVC << LookUp(SVC) >> NOTHING_HERE << StartPrompt(SVC, Choice("duo", "push"), Secret(b"secret"))
     assert play >> no("denied") << Refused("denied", SVC)
 
@@ -469,7 +469,7 @@ def test_A34_an_earlier_success_counts_only_behind_the_password_and_the_identity
     for reused in (REUSED, LATE):
         assert bound(typed, AGAIN) << Reuse(ANN) >> reused << Accepted(RAW, ANN, reused.reason, "duo")
     assert bound(typed, AGAIN) << Reuse(ANN) >> StoreDown("gone") << StoreDown
-    play = Procedure(login(attempt(typed, AGAIN)))
+    play = Procedure(unthrottled(attempt(typed, AGAIN)))
     if typed != b"secret":
         play = play << RecallName("ann") >> NEW
     assert play << VerifyPassword >> PasswordAnswer(49, "", b"") << Refused("password")
@@ -489,9 +489,9 @@ def test_nothing_is_reused_where_that_is_off():
 
 
 def test_an_exempt_account_uses_nothing_up():
-    play = Procedure(login(attempt(name="svc", policy=AGAIN))) << verify(b"secret", "whole") >> YES << Identify() >> SVC
+    play = Procedure(unthrottled(attempt(name="svc", policy=AGAIN))) << verify(b"secret", "whole") >> YES << Identify() >> SVC
     assert admitted(play, "exempt", None, identity=SVC)
-    play = Procedure(login(attempt(name="cn=root", policy=AGAIN))) << verify(b"secret", "whole") >> YES << Identify() >> BARE
+    play = Procedure(unthrottled(attempt(name="cn=root", policy=AGAIN))) << verify(b"secret", "whole") >> YES << Identify() >> BARE
     assert play << Refused("no-entry", BARE)
 
 
@@ -549,7 +549,7 @@ def test_A24_what_is_broken_never_opens(typed, broken):
 def play(one, answers, instead=()):
     """The questions of a login and its end; answered by class, or `instead` at some steps."""
     answers = {VerifyPassword: YES, Identify: ANN, LookUp: NOTHING_HERE, Admit: None, **answers}
-    generator, questions = login(one), []
+    generator, questions = unthrottled(one), []
     try:
         question = next(generator)
         while True:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from ipaddress import ip_address, ip_network
+from typing import get_args
 
 import pytest
-from playbook import NONE, Procedure
+from playbook import NONE, Procedure, unthrottled
 
 from ldapmfa.core.identity import Identity, Unidentified
-from ldapmfa.core.login import DirectoryRefusesService, login
+from ldapmfa.core.login import DirectoryRefusesService, login, says_of_password
 from ldapmfa.core.policy import Exempt, Policy, Recall
 from ldapmfa.core.questions import (
     Accepted,
@@ -18,15 +19,18 @@ from ldapmfa.core.questions import (
     CodeAnswer,
     Identify,
     LookUp,
+    MayTry,
     PasswordAnswer,
     RecallName,
     Refused,
     Remembered,
     Standing,
+    Throttled,
     VerifyCode,
     VerifyPassword,
 )
 from ldapmfa.core.secret import CodeForm, Secret
+from ldapmfa.core.throttle import Barred
 
 ANN = Identity("main", "guid:01", "cn=ann,dc=x", ("ann",), "ann@x")
 SVC = Identity("main", "guid:02", "cn=svc,dc=x", ("svc",))
@@ -49,7 +53,7 @@ def attempt(name="ann", typed=b"secret123456", client=HOME, form=CodeForm(), pol
 
 def asked(*args, **more):
     """A login up to and without the first answer."""
-    return Procedure(login(attempt(*args, **more)))
+    return Procedure(unthrottled(attempt(*args, **more)))
 
 
 def verify(password, shape="cut"):
@@ -90,6 +94,41 @@ def test_a_directory_that_can_not_answer_is_broken(code):
 def test_an_account_that_must_not_log_in_is_refused_without_a_code():
     play = asked() << RecallName("ann") >> ENROLLED << verify(b"secret") >> YES << Identify()
     assert play >> Unidentified("other-domain", "why") << Refused("other-domain", detail="why")
+
+
+def test_A22_whether_a_password_may_be_tried_is_asked_before_the_directory_is():
+    """About what the directory would be shown, under the name in one spelling."""
+    may = MayTry("ann", Secret(b"secret"))
+    assert Procedure(login(attempt("ANN"))) << RecallName("ann") >> ENROLLED << may >> NONE << verify(b"secret")
+    assert Procedure(login(attempt("ANN", b"secret"))) << may >> NONE << verify(b"secret", "whole")
+
+
+@pytest.mark.parametrize("limit", get_args(Barred))
+def test_A22_a_throttled_password_is_shown_to_nobody(limit):
+    play = Procedure(login(attempt())) << RecallName("ann") >> ENROLLED << MayTry
+    assert play >> Throttled(limit) << Refused("throttled", detail=limit)
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "says"),
+    [
+        (0, "", True),
+        (49, "", False),
+        (49, "Invalid Credentials", False),
+        (49, "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data 52e, v1db1", False),
+        (49, "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data 525, v1db1", False),
+        *(
+            (49, f"80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data {code}, v1db1", True)
+            for code in (530, 531, 532, 533, 701, 773)
+        ),
+        (49, "80090308: LdapErr: DSID-0C0903A9, comment: AcceptSecurityContext error, data 775, v1db1", None),
+        *((code, "", False) for code in (32, 34, 50, 53, 255)),
+        *((code, "", None) for code in (1, 2, 8, 12, 13, 51, 52, 80)),
+    ],
+)
+def test_A22_what_an_answer_says_of_the_password(code, text, says):
+    """Of an account that is locked the directory does not look at it; what is busy has not either."""
+    assert says_of_password(PasswordAnswer(code, text, b"")) is says
 
 
 def test_nobody_is_asked_about_a_name_that_is_none():

@@ -65,7 +65,12 @@ def test_secrets_are_compared():
         (b"secret+12345", b"secret+12345", None),
         (b"secretrc-abcd-efgh-jkmn", b"secret", b"rc-abcd-efgh-jkmn"),
         (b"secretRC-ABCD-EFGH-2345", b"secret", b"rc-abcd-efgh-2345"),
+        (b"secretap-abcd-efgh-jkmn", b"secret", b"ap-abcd-efgh-jkmn"),
+        (b"secretAP-ABCD-EFGH-2345", b"secret", b"ap-abcd-efgh-2345"),
+        (b"secretar-abcd-efgh-jkmn", b"secretar-abcd-efgh-jkmn", None),
+        (b"secretrcap-abcd-efgh-jkmn", b"secretrc", b"ap-abcd-efgh-jkmn"),
         (b"rc-2222-3333-4444", b"", b"rc-2222-3333-4444"),
+        (b"ap-2222-3333-4444", b"", b"ap-2222-3333-4444"),
         (b"rc-2222-3333-0444", b"rc-2222-3333-0444", None),  # 0, 1, i, l and o are not used
         (b"c-2222-3333-4444", b"c-2222-3333-4444", None),
         (b"rc-2222-3333-444455", b"rc-2222-3333-", b"444455"),
@@ -91,7 +96,9 @@ def test_a_suffix_is_cut(typed, password, code):
         (b",", b",", None),
         (b"", b"", None),
         (b"secret,rc-abcd-efgh-jkmn", b"secret", b"rc-abcd-efgh-jkmn"),
+        (b"secret,ap-abcd-efgh-jkmn", b"secret", b"ap-abcd-efgh-jkmn"),
         (b"secretrc-abcd-efgh-jkmn", b"secretrc-abcd-efgh-jkmn", None),
+        (b"secretap-abcd-efgh-jkmn", b"secretap-abcd-efgh-jkmn", None),
     ],
 )
 def test_a_delimiter_separates(typed, password, code):
@@ -209,7 +216,7 @@ FORMS = st.builds(
     keywords=st.sampled_from([{}, WORDS]),
     mark=st.sampled_from([b",", b"-"]),
 )
-TYPED = st.binary(max_size=30) | st.text(alphabet="rc-ax29,\0 push", max_size=30).map(str.encode)
+TYPED = st.binary(max_size=30) | st.text(alphabet="rcp-ax29,\0 push", max_size=30).map(str.encode)
 
 
 @FAST
@@ -232,7 +239,7 @@ def test_nothing_that_was_typed_is_lost_or_made_up(typed, form):
         return
     code = found.code.reveal()
     assert behind.lower() == (form.delimiter or b"") + code
-    assert code.isdigit() or code.startswith(b"rc-")
+    assert code.isdigit() or code.startswith((b"rc-", b"ap-"))
     assert found.marked == (form.delimiter is not None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -23,6 +24,7 @@ from playbook import (
     extended,
     message,
     modify,
+    number,
     octets,
     read_root,
     rename,
@@ -35,6 +37,7 @@ from playbook import (
 
 from ldapmfa.core.secret import CodeForm, Secret
 from ldapmfa.core.session import (
+    DENIABLE,
     RULES,
     BeginTls,
     BindRefused,
@@ -48,6 +51,7 @@ from ldapmfa.core.session import (
     Relay,
     Report,
     Request,
+    Revoked,
     Rules,
     Send,
     Session,
@@ -311,6 +315,272 @@ def test_anybody_may_read_the_root_dse():
     assert anonymous() >> search(1, "", scope=0, attributes=["netlogon"]) << Answer(1, 0x63, 50)
 
 
+# -- what the rules open to an anonymous client, or keep from it
+
+CLOSED_TO_NOBODY = Rules(anonymous="refuse", starttls=True)
+OPEN_TO_NOBODY = Rules(anonymous="read", starttls=True)
+PROXIED = control("2.16.840.1.113730.3.4.18")
+NETLOGON = [
+    *(search(2, base, scope=scope, attributes=["cn", name]) for base in ("", " ", "dc=x") for scope in (0, 2) for name in ("netlogon", "NETLOGON;x-y", b"netlogon\0")),
+    search(2, "", scope=0, where=tlv(0xA3, tlv(0x04, b"User"), tlv(0x04, b"ann")), attributes=["NetLogon"]),
+    compare(2, attribute="netLogon"),
+]
+NOT_TO_THE_LETTER = [
+    message(2, tlv(0x63, ldap.read_frame(search(2), 0, 999).raw[7:], tlv(0xA0, PROXIED))),
+    message(2, tlv(0x6E, tlv(0x04, b"cn=x"), tlv(0x30, tlv(0x04, b"cn"), tlv(0x04), tlv(0xA0, PROXIED)))),
+    message(2, tlv(0x63)),
+    message(2, tlv(0x6E)),
+]
+
+
+def test_A01_where_nobody_may_read_not_even_the_root_dse_is():
+    refused = BindRefused(b"", "anonymous", 48), DropDirectory(), Answer(2, 0x60, 48)
+    assert anonymous(CLOSED_TO_NOBODY) >> read_root(1) << Answer(1, 0x63, 50) >> search(1) << Answer(1, 0x63, 50)
+    for request in (bind(2, "", ""), bind(2, "", "", control("1.2.3", critical=True))):
+        assert anonymous(CLOSED_TO_NOBODY) >> request << refused >> read_root(1) << Answer(1, 0x63, 50)
+        assert bound(CLOSED_TO_NOBODY) >> request << refused >> read_root(1) << Answer(1, 0x63, 50)
+    assert binding(CLOSED_TO_NOBODY) >> read_root(2) >> LoginEnded(False, NO) << DropDirectory() << Send(NO) << Answer(2, 0x63, 50)
+    assert binding(CLOSED_TO_NOBODY) >> read_root(2) >> LoginEnded(True, OK) << Send(OK) << Relay(read_root(2), 1)
+    assert anonymous(CLOSED_TO_NOBODY) >> start_tls(1) << secured()
+    assert anonymous(CLOSED_TO_NOBODY) >> bind(1, "cn=ann", "secret123456") << started(1)
+
+
+def test_A01_where_nobody_may_read_a_name_without_a_password_stays_another_refusal():
+    assert anonymous(CLOSED_TO_NOBODY) >> bind(1, "cn=ann", "") << BindRefused(b"cn=ann", "empty-password", 53) << DropDirectory() << Answer(1, 0x60, 53)
+
+
+def test_A01_where_anybody_may_read_searches_and_compares_are_relayed():
+    for request in (search(2), compare(2), search(2, "dc=x", control("1.2.3")), read_root(2), search(2, "", scope=0, where=tlv(0x87, b"cn"))):
+        assert anonymous(OPEN_TO_NOBODY) >> request << Relay(request, 1)
+        assert anonymous(OPEN_TO_NOBODY) >> bind(1, "", "") << Answer(1, 0x60, 0) >> request << Relay(request, 1)
+        assert bound(OPEN_TO_NOBODY) >> bind(3, "", "") + request << DropDirectory() << Answer(3, 0x60, 0) << Relay(request, 1)
+        assert binding(OPEN_TO_NOBODY) >> request >> LoginEnded(False, NO) << DropDirectory() << Send(NO) << Relay(request, 1)
+        assert anonymous() >> bind(1, "", "") << Answer(1, 0x60, 0) >> compare(2) << Answer(2, 0x6E, 50)
+
+
+@pytest.mark.parametrize("request_", [*NETLOGON, *NOT_TO_THE_LETTER, search(2, "dc=x", PROXIED), compare(2, PROXIED), read_root(2, PROXIED)])
+def test_A01_where_anybody_may_read_what_is_no_mere_reading_is_refused(request_):
+    tag = ldap.read_frame(request_, 0, 999).tag
+    assert anonymous(OPEN_TO_NOBODY) >> request_ << Answer(2, tag, 50)
+    assert binding(OPEN_TO_NOBODY) >> request_ >> LoginEnded(False, NO) << DropDirectory() << Send(NO) << Answer(2, tag, 50)
+
+
+def test_A01_where_anybody_may_read_nobody_writes():
+    for tag in (0x66, 0x68, 0x4A, 0x6C):
+        assert anonymous(OPEN_TO_NOBODY) >> ORDINARY[tag](2) << Answer(2, tag, 50)
+    for oid in (WHO_AM_I, FAST_BIND, TURN, MODIFY_PASSWORD):
+        assert anonymous(OPEN_TO_NOBODY) >> extended(2, oid) << Answer(2, 0x77, 50)
+    assert anonymous(OPEN_TO_NOBODY) >> abandon(3, 2) >> start_tls(1) << secured()
+
+
+def test_A01_where_tls_is_required_it_is_for_reading_too():
+    rules = Rules(anonymous="read", tls_required=True, starttls=True)
+    assert anonymous(rules) >> search(1) << Answer(1, 0x63, 13) >> compare(1) << Answer(1, 0x6E, 13) >> read_root(1) << Relay(read_root(1), 1)
+    assert anonymous(rules, tls=True) >> search(1) << Relay(search(1), 1)
+
+
+@pytest.mark.parametrize(
+    "left", [bind(2, "", ""), bind(2, "cn=ann", ""), bind(2, "cn=ann", "x", version=2), sasl(2, "PLAIN"), message(2, tlv(0x60)), bind(2, "", "", PROXIED), bind(2, "cn=ann", "wrong123456")]
+)
+def test_A02_whoever_reads_anonymously_does_so_on_a_link_that_nobody_was_bound_on(left):
+    session = session_in(State.BOUND, OPEN_TO_NOBODY)
+    commands = session.receive(search(1) + left + search(3))
+    if session.state is State.BINDING:
+        commands += session.handle(LoginEnded(False, NO))
+    assert session.state is State.ANONYMOUS
+    relayed = [place for place, command in enumerate(commands) if isinstance(command, Relay)]
+    assert [commands[place] for place in relayed] == [Relay(search(1), 1), Relay(search(3), 1)]
+    assert DropDirectory() in commands[relayed[0] : relayed[1]]
+
+
+# -- what the rules keep from an application
+
+MODIFY_PASSWORD = "1.3.6.1.4.1.4203.1.11.1"
+REFRESH = "1.3.6.1.4.1.1466.101.119.1"
+BATCH = "1.2.840.113556.1.4.2212"
+CANCEL = "1.3.6.1.1.8"
+READ_ONLY = Rules(read_only=True, starttls=True)
+WRITES = (0x66, 0x68, 0x4A, 0x6C)
+READS = (0x63, 0x6E)
+TAGS = {"search": 0x63, "compare": 0x6E, "add": 0x68, "modify": 0x66, "delete": 0x4A, "rename": 0x6C}
+
+
+def keeps(*names):
+    return Rules(denied_attributes=frozenset(names))
+
+
+def test_A46_who_may_only_read_reads():
+    for tag in READS:
+        request = ORDINARY[tag](2)
+        assert bound(READ_ONLY) >> request + request << Relay(request + request, 2)
+        assert binding(READ_ONLY) >> request >> LoginEnded(True, OK) << Send(OK) << Relay(request, 1)
+    assert bound(READ_ONLY) >> abandon(3, 2) << Relay(abandon(3, 2), 0, unsure=True)
+    for oid in (WHO_AM_I, CANCEL):
+        assert bound(READ_ONLY) >> extended(2, oid) << Relay(extended(2, oid), 1)
+
+
+@pytest.mark.parametrize("tag", WRITES)
+def test_A46_who_may_only_read_does_not_write(tag):
+    request = ORDINARY[tag](3)
+    refused = Answer(3, tag, 50, "This application may only read.")
+    assert bound(READ_ONLY) >> request << refused
+    assert bound(READ_ONLY) >> search(2) + request + search(4) << Relay(search(2), 1) << refused << Relay(search(4), 1)
+    assert binding(READ_ONLY) >> request >> LoginEnded(True, OK) << Send(OK) << refused
+    with_control = ORDINARY[tag](3, *_with(ORDINARY[tag], control("1.2.3")))
+    assert bound(READ_ONLY) >> with_control << refused
+    assert bound(READ_ONLY) >> message(3, tlv(tag, b"\x04\x05")) << refused
+
+
+@pytest.mark.parametrize("oid", [MODIFY_PASSWORD, REFRESH, BATCH, TURN, FAST_BIND, "1.3.6.1.1.21.1", "1.3.6.1.1.21.3", "1.3.6.1.1.17.5", "1.2.3"])
+def test_A46_who_may_only_read_uses_no_extended_operation_that_may_write(oid):
+    assert bound(READ_ONLY) >> extended(2, oid, b"x") << Answer(2, 0x77, 53)
+    assert binding(READ_ONLY) >> extended(2, oid) >> LoginEnded(True, OK) << Send(OK) << Answer(2, 0x77, 53)
+    assert anonymous(READ_ONLY) >> extended(2, oid) << Answer(2, 0x77, 50)
+    assert anonymous(READ_ONLY) >> start_tls(1) << secured()
+    assert bound(READ_ONLY) >> start_tls(2) << Answer(2, 0x77, 1, oid=ldap.OID_START_TLS)
+
+
+@pytest.mark.parametrize("word", sorted(set(DENIABLE) - {"extended"}))
+def test_A46_an_operation_is_denied(word):
+    rules = Rules(denied_operations=frozenset({DENIABLE[word]}), anonymous="read")
+    for tag, request in ORDINARY.items():
+        if tag != TAGS[word]:
+            assert bound(rules) >> request(2) << Relay(request(2), 1)
+            continue
+        refused = Answer(2, tag, 50, f"This application may not {word}.")
+        assert bound(rules) >> request(2) << refused
+        assert bound(rules) >> request(2, *_with(request, control("1.2.3"))) << refused
+        assert bound(rules) >> request(2, *_with(request, PROXIED)) << Answer(2, tag, 123)
+        assert binding(rules) >> request(2) >> LoginEnded(True, OK) << Send(OK) << refused
+        assert anonymous(rules) >> request(2) << Answer(2, tag, 50)
+    assert bound(rules) >> extended(2, BATCH) << Answer(2, 0x77, 53)
+    assert bound(rules) >> extended(2, WHO_AM_I) << Relay(extended(2, WHO_AM_I), 1)
+
+
+def test_A46_who_may_not_search_does_not_read_the_root_dse():
+    rules = Rules(denied_operations=frozenset({Request.SEARCH}))
+    assert anonymous(rules) >> read_root(2) << Answer(2, 0x63, 50)
+    assert bound(rules) >> read_root(2) << Answer(2, 0x63, 50)
+
+
+def test_A46_extended_operations_are_denied_but_starttls():
+    rules = Rules(denied_operations=frozenset({Request.EXTENDED}), starttls=True)
+    for oid in (WHO_AM_I, CANCEL, MODIFY_PASSWORD):
+        assert bound(rules) >> extended(2, oid) << Answer(2, 0x77, 50)
+    assert anonymous(rules) >> start_tls(1) << secured()
+    assert bound(rules) >> modify(2) << Relay(modify(2), 1)
+
+
+@pytest.mark.parametrize("request_", [Request.BIND, Request.UNBIND, Request.ABANDON, Request.UNKNOWN])
+def test_A46_what_cannot_be_denied_is_a_mistake_in_the_rules(request_):
+    with pytest.raises(ValueError, match=request_.name):
+        Rules(denied_operations=frozenset({request_, Request.ADD}))
+    with pytest.raises(ValueError, match="name"):
+        keeps("1.2.3")
+
+
+@pytest.mark.parametrize(
+    "name", ["unicodePwd", "UNICODEPWD", "unicodepwd;binary", "unicodePwd;lang-de;x-1", "1.2.840.113556.1.4.90", "OID.1.2.840.113556.1.4.90", "1.2.840.113556.1.4.90;binary", "userPassword", "2.5.4.35", "dBCSPwd"]
+)
+def test_A46_an_attribute_is_not_written(name):
+    rules = keeps("unicodePwd")
+    bare = name.partition(";")[0]
+    for request in (
+        *(modify(2, types=types, kind=kind) for types in ([name], ["sn", name], [name, "sn"]) for kind in (0, 1, 2, 3)),
+        modify(2, control("1.2.3"), types=[name]),
+        add(2, types=[name]),
+        add(2, types=["objectClass", "cn", name]),
+        add(2, name=f"cn=x+{bare}=y,dc=z"),
+        add(2, name=f"{bare}=y,dc=z", types=["cn"]),
+        rename(2, new=f"{bare}=y", delete_old=b"\0"),
+        rename(2, new=f"cn=x + {bare} = y", delete_old=b"\0"),
+        rename(2, name=f"{bare}=x,dc=z"),
+    ):
+        refused = Answer(2, ldap.read_frame(request, 0, 999).tag, 50)
+        assert bound(rules) >> request << refused
+        assert bound(rules) >> search(1) + request + search(3) << Relay(search(1), 1) << refused << Relay(search(3), 1)
+        assert binding(rules) >> request >> LoginEnded(True, OK) << Send(OK) << refused
+        assert bound() >> request << Relay(request, 1)
+
+
+def test_A46_other_attributes_are_written():
+    for request in (
+        modify(2, types=["sn", "unicodePwdX", "x-unicodePwd", "cn;unicodePwd", "2.5.4.20"]),
+        modify(2, types=[]),
+        add(2, name="cn=unicodePwd,unicodePwd=x,dc=z", types=["cn", "sn"]),
+        rename(2, name="cn=x,unicodePwd=z", new=r"cn=x\+unicodePwd\=y", parent=b"unicodePwd=x"),
+        rename(2, name="unicodePwd=x", delete_old=b"\0"),
+        delete(2, "unicodePwd=x"),
+        search(2, attributes=["unicodePwd"]),
+        compare(2, attribute="unicodePwd"),
+        extended(2, "1.3.6.1.1.21.1"),
+    ):
+        assert bound(keeps("unicodePwd")) >> request << Relay(request, 1)
+
+
+@pytest.mark.parametrize("denied", ["memberOf", "2.5.4.31", "mobile", "servicePrincipalName", "sshPublicKey", "userAccountControl"])
+def test_A46_an_attribute_that_is_no_password_leaves_passwords_alone(denied):
+    rules = keeps(denied)
+    assert bound(rules) >> modify(2, types=[denied]) << Answer(2, 0x66, 50)
+    assert bound(rules) >> extended(2, MODIFY_PASSWORD, b"x") << Relay(extended(2, MODIFY_PASSWORD, b"x"), 1)
+    assert bound(rules) >> modify(2, types=["userPassword"]) << Relay(modify(2, types=["userPassword"]), 1)
+
+
+@pytest.mark.parametrize("oid", [BATCH, REFRESH, "1.3.6.1.1.17.5", "1.2.3", MODIFY_PASSWORD])
+def test_A46_extended_operations_that_might_write_an_attribute_are_refused(oid):
+    assert bound(keeps("userPassword")) >> extended(2, oid, b"x") << Answer(2, 0x77, 53)
+    assert bound() >> extended(2, oid, b"x") << Relay(extended(2, oid, b"x"), 1)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        *(message(2, tlv(tag)) for tag in (0x66, 0x68, 0x6C)),
+        *(modify(2, types=[name]) for name in ("", "unicodePwd ", b"unicodePwd\0", b"unicodePwd\xff", "*", "1.2.840.113556.1.4.090", "oid.oid.2.5.4.35")),
+        *(add(2, name=name) for name in ("", "x", '"cn"=x', 'cn="x+unicodePwd=y"', "cn=x+", "<GUID=00>", b"cn=\xff")),
+        rename(2, new='cn="x+unicodePwd=y"'),
+        rename(2, name="<GUID=00>"),
+        message(2, tlv(0x66, tlv(0x04), tlv(0x30, tlv(0x30, number(2, 0x0A), tlv(0x30, tlv(0x24, tlv(0x04, b"unicode"), tlv(0x04, b"Pwd")), tlv(0x31)))))),
+        message(2, tlv(0x66, tlv(0x04), tlv(0x30), tlv(0x30, tlv(0x30, number(2, 0x0A), tlv(0x30, tlv(0x04, b"unicodePwd"), tlv(0x31)))))),
+        message(2, tlv(0x68, tlv(0x04, b"cn=x"), tlv(0x30, tlv(0x30, tlv(0x04, b"sn"), tlv(0x31), tlv(0x04, b"unicodePwd"), tlv(0x31))))),
+        message(2, tlv(0x68, tlv(0x04, b"cn=x"), b"\x30\x80" + tlv(0x30, tlv(0x04, b"unicodePwd"), tlv(0x31)) + b"\0\0")),
+        message(2, tlv(0x68, tlv(0x04, b"cn=x"), tlv(0x30), tlv(0xA0, control("1.2.840.113556.1.4.2255")))),
+        message(2, tlv(0x6C, tlv(0x04, b"cn=x"), tlv(0x04, b"cn=y"), tlv(0x04, b"unicodePwd=z"), tlv(0x01, b"\0"))),
+    ],
+)
+def test_A46_a_write_that_cannot_be_read_is_not_relayed(request_):
+    tag = ldap.read_frame(request_, 0, 999).tag
+    for rules in (keeps("unicodePwd"), keeps("mail")):
+        assert bound(rules) >> request_ << Answer(2, tag, 2)
+        assert binding(rules) >> request_ >> LoginEnded(True, OK) << Send(OK) << Answer(2, tag, 2)
+    assert bound() >> request_ << Relay(request_, 1)
+
+
+@pytest.mark.parametrize("wide", [1, 2, 3, 4])
+def test_A46_lengths_in_long_form_hide_nothing(wide):
+    name = tlv(0x04, b"unicodePwd", wide=wide)
+    change = tlv(0x30, tlv(0x0A, b"\2", wide=wide), tlv(0x30, name, tlv(0x31, wide=wide), wide=wide), wide=wide)
+    operation = tlv(0x66, tlv(0x04, b"cn=x", wide=wide), tlv(0x30, change, wide=wide), wide=wide)
+    assert bound(keeps("unicodePwd")) >> tlv(0x30, tlv(0x02, b"\2", wide=wide), operation, wide=wide) << Answer(2, 0x66, 50)
+    assert bound(READ_ONLY) >> tlv(0x30, tlv(0x02, b"\2", wide=wide), operation, wide=wide) << Answer(2, 0x66, 50)
+
+
+def test_A46_proxied_authorization_is_refused_before_anything_is_denied():
+    assert bound(READ_ONLY) >> modify(2, PROXIED) << Answer(2, 0x66, 123)
+    hidden = message(2, tlv(0x68, tlv(0x04, b"cn=x"), tlv(0x30), tlv(0xA0, PROXIED)))
+    assert bound(READ_ONLY) >> hidden << turned_away()
+
+
+def test_rules_that_deny_nothing_let_all_pass_in_one_run():
+    everything = b"".join(request(2) for request in ORDINARY.values())
+    assert bound() >> everything << Relay(everything, 6)
+    assert Rules().plain == set(ORDINARY)
+    assert READ_ONLY.plain == set(READS)
+    assert keeps("mail").plain == {*READS, 0x4A}
+    assert dataclasses.replace(READ_ONLY, read_only=False).plain == set(ORDINARY)
+    assert Rules() == dataclasses.replace(READ_ONLY, read_only=False, starttls=False)
+
+
 # -- StartTLS
 
 
@@ -343,6 +613,16 @@ def test_starttls_comes_once_and_first():
     late = Answer(2, 0x77, 1, oid=ldap.OID_START_TLS)
     assert bound(OFFERED) >> start_tls(2) << late >> search(3) << Relay(search(3), 1)
     assert anonymous(OFFERED) >> start_tls(1) << secured() >> TlsStarted() >> start_tls(2) << late
+
+
+def test_starttls_may_bring_other_rules():
+    """Those of the application that the certificate stands for; without any, the rules stay."""
+    tls_first, lax = Rules(starttls=True, tls_required=True), Rules()
+    narrow = Rules(tls_required=True, frame_before_bind=200)
+    assert anonymous(tls_first) >> start_tls(1) << secured() >> TlsStarted(narrow) >> b"\x30\x81\xc6" << turned_away()
+    assert anonymous(tls_first) >> start_tls(1) << secured() >> TlsStarted(narrow) >> bind(2, "cn=ann", "secret123456") << started(2)
+    assert anonymous(narrow) >> TlsStarted() >> b"\x30\x81\xc6" << turned_away()
+    assert anonymous(lax, tls=True) >> TlsStarted(narrow) >> b"\x30\x81\xc6" << turned_away()
 
 
 def test_starttls_waits_for_answers_that_are_owed():
@@ -386,6 +666,18 @@ def test_stopping_answers_what_is_pending_first():
 def test_overload_ends_the_session():
     assert anonymous() >> Overloaded("too slow") << Report("too slow") << Notice(51) << GONE
     assert binding() >> Overloaded("too slow", 52) << CancelLogin() << Report("too slow") << Notice(52) << GONE
+
+
+def test_A44_who_is_bound_as_an_account_that_was_cut_off_is_turned_away():
+    assert bound() >> Revoked("cut off") << Report("cut off") << Notice(8) << GONE >> search(2)
+
+
+def test_A44_who_is_nobody_is_none_whose_account_was_cut_off():
+    """Whether a login that is under way may still succeed is for who runs it to say."""
+    assert anonymous() >> Revoked("cut off") >> bind(1, "cn=ann", "secret123456") << started(1)
+    assert binding() >> Revoked("cut off") >> LoginEnded(True, OK) << Send(OK)
+    assert bound() >> bind(2, "", "") << DropDirectory() << Answer(2, 0x60, 0) >> Revoked("cut off")
+    assert anonymous() >> ClientLeft() << DropDirectory() >> Revoked("cut off")
 
 
 def test_a_login_that_nobody_waits_for_has_no_effect():
@@ -462,7 +754,10 @@ STREAM = st.one_of(
     st.binary(max_size=60),
 )
 ANY_RULES = st.sampled_from(
-    [Rules(), Rules(starttls=True, tls_required=True), Rules(starttls=True), Rules(frame_before_bind=60, held_requests=2, held_octets=120)]
+    [
+        *(Rules(), Rules(starttls=True, tls_required=True), Rules(starttls=True), Rules(frame_before_bind=60, held_requests=2, held_octets=120)),
+        *(READ_ONLY, OPEN_TO_NOBODY, CLOSED_TO_NOBODY, keeps("sn"), Rules(denied_operations=frozenset({Request.SEARCH, Request.DELETE}))),
+    ]
 )
 
 
@@ -516,13 +811,17 @@ class Run(RuleBasedStateMachine):
     Every frame has an id of its own, so that a relayed one can be traced to the moment it was sent.
     """
 
+    RULES = Rules(starttls=True, held_requests=3)
+    OPEN = frozenset({"root"})  # kinds that are relayed for nobody
+    DENIED = frozenset()  # kinds that are relayed for nobody and for no one else
+
     def __init__(self):
         super().__init__()
         self.next_id = 1
         self.connects()
 
     def connects(self):
-        self.session = Session(Rules(starttls=True, held_requests=3))
+        self.session = Session(self.RULES)
         self.state = "anonymous"
         self.allowed = set()  # ids of frames that may be relayed
         self.held = set()  # ids of frames that may be, if the pending login succeeds
@@ -560,7 +859,7 @@ class Run(RuleBasedStateMachine):
     def sent(self, kind):
         """The octets of a frame of this kind; the model moves on."""
         number, self.next_id = self.next_id, self.next_id + 1
-        harmful = kind in ("proxied", "fast-bind", "start-tls", "broken", "unbind", "turn")
+        harmful = kind in ("proxied", "fast-bind", "start-tls", "broken", "unbind", "turn") or kind in self.DENIED
         if kind in ("bind", "bind-empty", "bind-sasl", "bind-nobody"):
             self.held = set()
             if self.state == "binding":
@@ -569,8 +868,8 @@ class Run(RuleBasedStateMachine):
                 self.state = "binding" if kind == "bind" else "anonymous"
         elif self.state == "binding" and not harmful and kind != "abandon":
             self.held.add(number)
-            self.held_roots |= {number} if kind == "root" else set()
-        elif (self.state == "bound" and not harmful) or (self.state == "anonymous" and kind == "root"):
+            self.held_roots |= {number} if kind in self.OPEN else set()
+        elif (self.state == "bound" and not harmful) or (self.state == "anonymous" and kind in self.OPEN):
             self.allowed.add(number)
         return {
             "bind": bind(number, "cn=ann", "secret123456"),
@@ -579,9 +878,11 @@ class Run(RuleBasedStateMachine):
             "bind-nobody": bind(number, "", ""),
             "root": read_root(number),
             "search": search(number),
+            "compare": compare(number),
             "modify": modify(number),
             "delete": delete(number),
             "extended": extended(number, WHO_AM_I),
+            "modify-password": extended(number, MODIFY_PASSWORD, b"x"),
             "abandon": abandon(number, 1),
             "proxied": search(number, "dc=x", control("2.16.840.1.113730.3.4.18")),
             "fast-bind": extended(number, FAST_BIND),
@@ -592,8 +893,8 @@ class Run(RuleBasedStateMachine):
         }[kind]
 
     KINDS = (
-        *("bind", "bind-empty", "bind-sasl", "bind-nobody", "root", "search", "search", "modify", "delete"),
-        *("extended", "abandon", "proxied", "fast-bind", "turn", "start-tls", "unbind", "broken"),
+        *("bind", "bind-empty", "bind-sasl", "bind-nobody", "root", "search", "search", "compare", "modify", "delete"),
+        *("extended", "modify-password", "abandon", "proxied", "fast-bind", "turn", "start-tls", "unbind", "broken"),
     )
 
     @rule(kinds=st.lists(st.sampled_from(KINDS[:-2]) | st.sampled_from(KINDS), min_size=1, max_size=4), cut=st.integers(0, 500))
@@ -653,7 +954,7 @@ class Run(RuleBasedStateMachine):
         assert self.session.handle(TlsStarted()) == []
         self.handshaking = False
 
-    @rule(event=st.sampled_from([ClientLeft(), DirectoryLeft(), DirectoryLeft(noticed=True), StopRequested(), Overloaded("x")]))
+    @rule(event=st.sampled_from([ClientLeft(), DirectoryLeft(), DirectoryLeft(noticed=True), StopRequested(), Overloaded("x"), Revoked("x")]))
     def something_else_happens(self, event):
         was = self.state
         commands = self.session.handle(event)
@@ -668,8 +969,27 @@ class Run(RuleBasedStateMachine):
             assert self.session.buffered == 0
 
 
-Run.TestCase.settings = settings(deadline=None, max_examples=150, stateful_step_count=20)
-TestRun = Run.TestCase
+class RunOfReaders(Run):
+    """Anybody may read, and nobody may write."""
+
+    RULES = dataclasses.replace(OPEN_TO_NOBODY, held_requests=3, read_only=True)
+    OPEN = frozenset({"root", "search", "compare"})
+    DENIED = frozenset({"modify", "delete", "modify-password"})
+
+
+class RunOfStrangers(Run):
+    """Nobody may do anything without a bind, and some attributes and operations are denied."""
+
+    RULES = dataclasses.replace(
+        CLOSED_TO_NOBODY, held_requests=3, denied_attributes=frozenset({"sn", "userPassword"}), denied_operations=frozenset({Request.COMPARE})
+    )
+    OPEN = frozenset()
+    DENIED = frozenset({"compare", "modify", "modify-password"})
+
+
+for one in (Run, RunOfReaders, RunOfStrangers):
+    one.TestCase.settings = settings(deadline=None, max_examples=150 if one is Run else 75, stateful_step_count=20)
+TestRun, TestRunOfReaders, TestRunOfStrangers = Run.TestCase, RunOfReaders.TestCase, RunOfStrangers.TestCase
 
 
 def test_a_request_that_names_proxied_authorization_is_looked_at_closely():

@@ -225,6 +225,7 @@ WORDS = {
     "_relay": "relay",
     "_relay_abandon": "relay",
     "_search_anonymously": "rootDSE",
+    "_read_anonymously": "if open",
     "_refuse_anonymous": "refuse",
     "_extended": "extended",
 }

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ldapmfa.core.secret import RECOVERY
+from ldapmfa.core.secret import GENERATED
 from ldapmfa.errors import ConfigError
 from ldapmfa.factors import Credential
 from ldapmfa.factors.recovery import ALPHABET, COUNT, Recovery
@@ -26,12 +26,12 @@ def credential(new, **fields):
 def test_ten_different_codes_in_the_syntax_of_the_core(new):
     codes = printed(new)
     assert len(set(codes)) == len(new.unused) == COUNT == 10
-    assert all(RECOVERY.fullmatch(code.encode()) and code == code.lower() for code in codes)
+    assert all(GENERATED.fullmatch(code.encode()) and code == code.lower() for code in codes)
     assert len(new.secret.reveal()) == 32
 
 
 def test_the_alphabet_is_that_of_the_syntax():
-    assert {char for char in map(chr, range(128)) if RECOVERY.fullmatch(f"rc-{char * 4}-2222-2222".encode())} == set(
+    assert {char for char in map(chr, range(128)) if GENERATED.fullmatch(f"rc-{char * 4}-2222-2222".encode())} == set(
         ALPHABET
     ) | set(ALPHABET.upper())
 
@@ -74,9 +74,9 @@ def test_the_same_code_hashes_differently_under_another_secret(new):
 def test_characters_are_drawn_evenly():
     octets = iter(range(10**9))
     Recovery().new(entropy=lambda n: bytes(next(octets) % 256 for _ in range(n)), account="a", issuer="i", options={})
-    from ldapmfa.factors.recovery import _characters
+    from ldapmfa.factors.recovery import characters
 
-    characters = _characters(lambda n: bytes(range(n)))
+    characters = characters(lambda n: bytes(range(n)))
     drawn = [next(characters) for _ in range(248)]
     assert {drawn.count(char) for char in ALPHABET} == {8}
 

@@ -26,7 +26,7 @@ from ldapmfa.core.policy import Exempt, Policy, ServiceRule
 from ldapmfa.errors import FactorDown, StoreDown
 from ldapmfa.factors.service import Allowed, CodeSent, Waiting
 from ldapmfa.net import driver
-from ldapmfa.net.ldap_front import Budget
+from ldapmfa.net.budget import Budget
 from ldapmfa.wire import dn, ldap
 
 POLICY = Policy((Exempt(SERVICE),), services=(ServiceRule("push", ("push", "phone", "sms"), takes_codes=True),))

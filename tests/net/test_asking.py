@@ -22,7 +22,7 @@ from ldapmfa.core.session import Rules
 from ldapmfa.errors import FactorDown, FactorUnreachable, StoreDown
 from ldapmfa.factors.breaker import Guarded
 from ldapmfa.factors.service import Allowed, CodeSent, Denied, Prompt
-from ldapmfa.net import service
+from ldapmfa.net import assembly, service
 from ldapmfa.net.asking import Asking, Terms
 from ldapmfa.store import Grant
 
@@ -74,6 +74,14 @@ async def reason(house, name=ALICE, typed=PASSWORD, say=None, **where):
         house.clock.advance(0.3)
     assert await client.code() == CODES[event.outcome]
     return event.reason
+
+
+async def asked_again(house, *, blocked):
+    """Nothing counts any more: the owner is asked, or the account is blocked."""
+    if blocked:
+        assert await reason(house) == "blocked"
+    else:
+        await asked(house)
 
 
 async def gone(house, client):
@@ -285,7 +293,7 @@ async def test_A09_A25_a_late_answer_that_is_no_yes_lets_nobody_in(house, answer
     house.owner.say(answer)
     await house.over()
     assert (house.rows("prompts"), house.rows("reuse"), house.rows("prompt_times")) == (0, 0, 1)
-    await asked(house)
+    await asked_again(house, blocked=answer == Denied("fraud"))
 
 
 async def test_A09_a_question_that_was_left_ends_by_itself(house):
@@ -506,7 +514,7 @@ async def test_A33_a_refusal_over_the_factor_is_the_end_of_what_counted(house, w
     else:
         assert await reason(house, say=Denied(what), address="192.0.2.8") == what
     await house.until(lambda: house.rows("reuse") == 0)
-    await asked(house)
+    await asked_again(house, blocked=what == "fraud")
 
 
 @pytest.mark.parametrize("what", ["a wrong password", "no answer", "another account's wrong code"])
@@ -536,7 +544,7 @@ async def test_A33_a_refusal_at_an_application_without_reuse_is_the_end_of_it_to
     await house.store.leave_prompt("nobody", "nothing")  # whatever was noted before is written by now
     house.listener = with_reuse
     assert house.rows("reuse") == 0
-    await asked(house)
+    await asked_again(house, blocked=what == "fraud")
 
 
 async def test_A33_an_owner_who_reports_fraud_late_ends_what_counted(house):
@@ -852,7 +860,7 @@ async def test_a_stop_takes_back_what_is_asked(house, monkeypatch):
     monkeypatch.setattr(service, "FAREWELL", 0.2)
     await opened(house, late_seconds=60.0)
     program = service.LdapMfa.__new__(service.LdapMfa)
-    program._config = SimpleNamespace(login=SimpleNamespace(refusal_floor=0.0, factors=()), factors={})
+    program._config = SimpleNamespace(login=SimpleNamespace(refusal_floor=0.0), factors={}, every_factor=())
     program._clients, program._ports, program._tasks = house.clients, [], set()
     program._log = SimpleNamespace(info=lambda *_: None, error=lambda *_, **__: None)
     program._store, program._directories = house.store, {"default": house.directory}
@@ -900,7 +908,7 @@ async def test_A41_a_question_that_is_open_costs_little(house):
             identity = Identity("default", f"uuid:{number}", f"cn=person{number}", (f"person{number}",))
             prompt = Prompt(identity, f"person{number}", "app", "192.0.2.7", password=Secret(b"x" * 20))
             grants = (None, Grant(f"{number:064}", 60.0, 1, "late-approval"))
-            shared = {"clock": house.clock, "keep": keep, "askings": set()}
+            shared = {"clock": house.clock, "keep": keep, "askings": set(), "precaution": None}
             askings.append(Asking(guarded, prompt, f"{number:032}", Quiet(), grants=grants, **shared))
         await house.until(lambda: house.owner.pending == count)
         for asking in askings:
@@ -939,8 +947,8 @@ async def test_A21_codes_for_which_the_service_asks_or_sends_something_count_as_
 
 
 def test_A23_where_services_are_asked_nothing_is_refused_before_most_of_them_answer():
-    login = SimpleNamespace(factors=("totp", "duo"), refusal_floor=0.25)
-    assert service.refusal_floor(SimpleNamespace(login=login, factors={"duo": None})) == service.SERVICE_FLOOR
-    assert service.refusal_floor(SimpleNamespace(login=login, factors={})) == 0.25
+    login = SimpleNamespace(refusal_floor=0.25)
+    assert assembly.refusal_floor(SimpleNamespace(login=login, factors={"duo": None}, every_factor=("totp", "duo"))) == assembly.SERVICE_FLOOR
+    assert assembly.refusal_floor(SimpleNamespace(login=login, factors={}, every_factor=("totp", "duo"))) == 0.25
     login.refusal_floor = 3.0
-    assert service.refusal_floor(SimpleNamespace(login=login, factors={"duo": None})) == 3.0
+    assert assembly.refusal_floor(SimpleNamespace(login=login, factors={"duo": None}, every_factor=("totp", "duo"))) == 3.0

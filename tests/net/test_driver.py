@@ -11,8 +11,8 @@ from ldapmfa.core.identity import CannotIdentify
 from ldapmfa.core.policy import Exempt, Policy
 from ldapmfa.errors import ConfigError, DirectoryDown, FactorDown, StoreDown
 from ldapmfa.net import driver
+from ldapmfa.net.budget import Budget
 from ldapmfa.net.driver import Deadline, DeadlineExceeded, RefusedShapes, pause, run
-from ldapmfa.net.ldap_front import Budget
 from ldapmfa.store.seal import SealBroken
 from ldapmfa.wire import ldap
 

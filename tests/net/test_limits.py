@@ -9,7 +9,8 @@ from world import ALICE, PASSWORD, Client, Pipe, World, bind, controls, entry, f
 
 from ldapmfa.core.session import Rules
 from ldapmfa.errors import ConfigError
-from ldapmfa.net.ldap_front import Budget, LdapFront
+from ldapmfa.net.budget import Budget
+from ldapmfa.net.ldap_front import LdapFront
 from ldapmfa.wire import ldap
 
 PROXIED = controls(b"2.16.840.1.113730.3.4.18")

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
-from world import PASSWORD, SERVICE, Client, Pipe, World, bind, root_dse, search
+from world import PASSWORD, SERVICE, Client, Pipe, World, bind, extended, root_dse, search
 
 from ldapmfa.core.policy import Exempt, Policy
-from ldapmfa.net.ldap_front import Budget, LdapFront
+from ldapmfa.core.session import Rules
+from ldapmfa.net.budget import Budget
+from ldapmfa.net.ldap_front import LdapFront
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
 from ldapmfa.wire import ldap
 from ldapmfa.wire.proxy import SIGNATURE_2
@@ -237,6 +239,17 @@ async def test_A36_a_second_header_is_no_ldap(house, second):
     (notice,) = client.take()
     assert (notice.id, ldap.read_result(notice).code) == (0, 2)
     assert not client.pipe.open
+
+
+def test_A36_tls_that_is_started_behind_the_header_stands_for_whoever_is_behind_it():
+    world = World(None, rules=Rules(starttls=True)).assemble().with_(tls=object())
+    client = client_behind(world)
+    client.send(V1 + extended(1, ldap.OID_START_TLS))
+    client.send(search(2))
+    assert [ldap.read_result(frame).code for frame in client.take()] == [0, 50]
+    door = Door()
+    door.send(V1)
+    door.protocol.handshakeCompleted()  # whoever does not listen is not told
 
 
 def test_A41_a_client_too_many_behind_a_balancer_is_not_heard():

@@ -1,128 +1,28 @@
 """TLS on both sides, in memory: what is presented, demanded, and said when it fails."""
 
-import datetime as dt
-import ipaddress
+import contextlib
+import ssl
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes
+from handshakes import Certificates, Showing, pair, shake
 from OpenSSL import SSL
-from twisted.internet.error import ConnectionDone
-from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import ContextFactory
-from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
-from twisted.protocols.tls import TLSMemoryBIOFactory
-from twisted.python.failure import Failure
 from world import World, bind, frames, search
 
 from ldapmfa.errors import ConfigError
-from ldapmfa.net.ldap_front import Budget, LdapFront
-from ldapmfa.net.tls import client_context, server_context
+from ldapmfa.net.budget import Budget
+from ldapmfa.net.ldap_front import LdapFront
+from ldapmfa.net.tls import client_context, peer_certificate, server_context
 from ldapmfa.wire import ldap
 
 # Twisted still hands pyOpenSSL's certificates to pyOpenSSL
 pytestmark = pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")
-NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-
-
-class Certificates:
-    """Pairs of certificate and key in a directory: a CA, and what it signed."""
-
-    def __init__(self, path):
-        self.path = path
-        self._ca = self._pair("ca", None)
-
-    def _pair(self, name, issuer, *hosts, days=20_000):
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        names = [
-            x509.IPAddress(ipaddress.ip_address(host)) if host[0].isdigit() or ":" in host else x509.DNSName(host) for host in hosts
-        ]
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(issuer[0].subject if issuer else subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(NOW - dt.timedelta(days=1000))
-            .not_valid_after(NOW - dt.timedelta(days=999) + dt.timedelta(days=days))
-            .add_extension(x509.BasicConstraints(ca=not issuer, path_length=None), critical=True)
-        )
-        if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        certificate = builder.sign(issuer[1] if issuer else key, hashes.SHA256())
-        (self.path / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        (self.path / f"{name}.key").write_bytes(
-            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        )
-        return certificate, key
-
-    def make(self, name, *hosts, **options):
-        self._pair(name, self._ca, *hosts, **options)
-        return self.path / f"{name}.pem", self.path / f"{name}.key"
-
-    @property
-    def ca(self):
-        return self.path / "ca.pem"
-
-
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
     return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
-class Talker(Protocol):
-    def __init__(self):
-        self.came = b""
-        self.why = None
-
-    def dataReceived(self, data):
-        self.came += data
-
-    def connectionLost(self, reason=None):
-        self.why = reason
-
-
-class Transport(StringTransport):
-    """As Twisted's, but it ends the connection when it is told to."""
-
-    ended = False
-
-    def loseConnection(self):
-        self.abortConnection()
-
-    def abortConnection(self):
-        self.ended = True
-
-
-#: TLS collects small writes until the reactor's next turn.
-TURNS = Clock()
-
-
-def shake(server, client, turns=20):
-    """Pass octets between two TLS protocols until both have nothing left to say."""
-    for _ in range(turns):
-        TURNS.advance(0)
-        for one, other in ((client, server), (server, client)):
-            data = one.transport.value()
-            one.transport.clear()
-            if data and not other.transport.ended:
-                other.dataReceived(data)
-    for one in (client, server):
-        if one.transport.ended:
-            one.connectionLost(Failure(ConnectionDone()))
-
-
-def pair(serving, asking, inner=None):
-    """Two ends of a TLS connection; `inner` is what each carries, also when it is over."""
-    server = TLSMemoryBIOFactory(serving, False, Factory.forProtocol(inner or Talker), TURNS).buildProtocol(None)
-    client = TLSMemoryBIOFactory(asking, True, Factory.forProtocol(Talker), TURNS).buildProtocol(None)
-    server.inner, client.inner = server.wrappedProtocol, client.wrappedProtocol
-    server.makeConnection(Transport())
-    client.makeConnection(Transport())
-    return server, client
 
 
 def test_a_certificate_of_our_ca_that_bears_the_name_is_trusted(certificates):
@@ -229,6 +129,181 @@ def test_a_certificate_that_is_garbled_is_named(certificates, tmp_path):
             server_context(broken, key)
         with pytest.raises(ConfigError, match=r"directory\.ca_file.*can't be read"):
             client_context("x", broken, verify=True)
+
+
+# -- certificates of clients
+
+CLIENT = x509.ExtendedKeyUsageOID.CLIENT_AUTH
+SERVER = x509.ExtendedKeyUsageOID.SERVER_AUTH
+ANY = x509.ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
+VERSIONS = {"TLS 1.2": SSL.TLS1_2_VERSION, "TLS 1.3": SSL.TLS1_3_VERSION}
+
+
+def spoken(serving, asking):
+    """Both ends, after the client said hello."""
+    server, client = pair(serving, asking)
+    client.write(b"hello")
+    shake(server, client)
+    return server, client
+
+
+@pytest.fixture(scope="module")
+def serving(certificates):
+    """A context that asks for a certificate, and does not insist."""
+    return server_context(*certificates.make("serving", "proxy.test"), client_ca=certificates.ca)
+
+
+@pytest.fixture(scope="module")
+def insisting(certificates):
+    return server_context(*certificates.make("insisting", "proxy.test"), client_ca=certificates.ca, require_client_certificate=True)
+
+
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+def test_the_certificate_that_a_client_showed_is_told(certificates, serving, insisting, version):
+    names = (x509.RFC822Name("vpn@example.test"), x509.UniformResourceIdentifier("urn:vpn"))
+    files = certificates.make("vpn", "vpn.test", "192.0.2.1", names=names, purposes=[CLIENT])
+    for context in (serving, insisting):
+        server, _ = spoken(context, Showing(files, version=version))
+        assert server.inner.came == b"hello"
+        shown = peer_certificate(server)
+        assert shown.subject == "CN=vpn"
+        assert shown.names == ("email:vpn@example.test", "uri:urn:vpn", "dns:vpn.test")
+        assert shown.fingerprint == certificates.issued[0].fingerprint(hashes.SHA256()).hex()
+
+
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+def test_A51_no_certificate_is_none_unless_it_is_required(serving, insisting, version):
+    server, _ = spoken(serving, Showing(version=version))
+    assert server.inner.came == b"hello"
+    assert peer_certificate(server) is None
+    server, client = spoken(insisting, Showing(version=version))
+    assert server.inner.came == b""
+    assert server.transport.ended
+    assert client.inner.why is not None
+
+
+@pytest.mark.parametrize("purposes", [None, [CLIENT], [SERVER, CLIENT]], ids=["none", "client", "both"])
+def test_a_certificate_for_clients_is_taken(certificates, insisting, purposes):
+    server, _ = spoken(insisting, Showing(certificates.make("usable", purposes=purposes)))
+    assert server.inner.came == b"hello"
+    assert peer_certificate(server).names == ()
+
+
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+@pytest.mark.parametrize(
+    "options", [{"days": 3}, {"days": 40_000, "begins": 4000}, {"purposes": [SERVER]}, {"purposes": [ANY]}, {"purposes": []}], ids=["expired", "not yet", "server's", "any", "nobody's"]
+)
+def test_A51_a_certificate_of_another_time_or_purpose_ends_the_handshake(certificates, serving, insisting, options, version):
+    files = certificates.make("useless", "vpn.test", **options)
+    for context in (serving, insisting):
+        server, _ = spoken(context, Showing(files, version=version))
+        assert server.inner.came == b""
+        assert server.transport.ended
+
+
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+def test_A51_a_certificate_of_another_authority_ends_the_handshake(certificates, serving, insisting, tmp_path, version):
+    """Its authority bears the same name as ours."""
+    strangers = Certificates(tmp_path)
+    own = strangers.path / "ca.pem", strangers.path / "ca.key"
+    for files in (strangers.make("vpn", "vpn.test", purposes=[CLIENT]), own):
+        for context in (serving, insisting):
+            server, _ = spoken(context, Showing(files, version=version))
+            assert server.inner.came == b""
+            assert server.transport.ended
+
+
+def test_A51_the_systems_authorities_are_none_of_ours(certificates, tmp_path, monkeypatch):
+    strangers = Certificates(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(strangers.ca))
+    context = server_context(*certificates.make("proxy2", "proxy.test"), client_ca=certificates.ca)
+    server, _ = spoken(context, Showing(strangers.make("vpn", purposes=[CLIENT])))
+    assert server.inner.came == b""
+
+
+def test_an_authority_under_another_one_is_trusted_for_itself(certificates, tmp_path):
+    """And whoever else the other one certified is not."""
+    certificates.make("issuing", ca=True)
+    issuing = certificates.issued
+    certificates.make("sister", ca=True)
+    sister = certificates.issued
+    context = server_context(
+        *certificates.make("proxy3", "proxy.test"), client_ca=certificates.path / "issuing.pem", require_client_certificate=True
+    )
+    for issuer, came in ((issuing, b"hello"), (sister, b""), (None, b"")):
+        server, _ = spoken(context, Showing(certificates.make("client", issuer=issuer)))
+        assert server.inner.came == came
+    # who was certified by an authority is none
+    certificates.make("leaf", issuer=issuing)
+    server, _ = spoken(context, Showing(certificates.make("below", issuer=certificates.issued)))
+    assert server.inner.came == b""
+
+
+def test_a_client_is_told_whose_certificate_will_do(certificates, serving):
+    _, client = spoken(serving, Showing())
+    assert [name.CN for name in client._tlsConnection.get_client_ca_list()] == ["ca"]
+
+
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+def test_A51_no_session_is_resumed_with_the_certificate_of_another_time(certificates, serving, insisting, version):
+    """Who took over somebody's session, without the key of the certificate, is nobody."""
+    files = certificates.make("resuming", "vpn.test")
+    for context in (serving, insisting):
+        first, client = spoken(context, Showing(files, version=version))
+        assert peer_certificate(first)
+        session = client._tlsConnection.get_session()
+        assert session
+        second, _ = spoken(context, Showing(version=version, session=session))
+        if context is insisting:
+            assert second.inner.came == b""
+        else:
+            assert second.inner.came == b"hello"
+            assert peer_certificate(second) is None
+
+
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=VERSIONS)
+def test_A51_every_connection_shakes_hands_anew(certificates, serving, version):
+    """With Python's own TLS, which says whether it resumed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.minimum_version = context.maximum_version = ssl.TLSVersion(version)
+    context.load_cert_chain(*certificates.make("anew", "vpn.test"))
+    session = None
+    for _ in range(2):
+        server, _ = pair(serving, Showing())
+        there, here = ssl.MemoryBIO(), ssl.MemoryBIO()
+        client = context.wrap_bio(there, here, session=session)
+        for _ in range(6):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+                client.read(1)
+            if here.pending:
+                server.dataReceived(here.read())
+            there.write(server.transport.value())
+            server.transport.clear()
+        assert peer_certificate(server)
+        session = client.session
+        assert session
+        assert not client.session_reused
+
+
+def test_A51_where_none_is_asked_for_none_is_told(certificates):
+    context = server_context(*certificates.make("proxy4", "proxy.test"))
+    server, _ = spoken(context, Showing(certificates.make("unasked", "vpn.test")))
+    assert server.inner.came == b"hello"
+    assert peer_certificate(server) is None
+    assert peer_certificate(StringTransport()) is None
+
+
+def test_authorities_that_are_none_are_named(certificates, tmp_path):
+    files = certificates.make("proxy5", "proxy.test")
+    empty = tmp_path / "empty"
+    empty.write_text("nothing")
+    for ca in (empty, tmp_path / "absent"):
+        with pytest.raises(ConfigError, match=r"listen\.client_ca"):
+            server_context(*files, client_ca=ca)
+    with pytest.raises(ConfigError, match=r"listen\.client_ca: without it"):
+        server_context(*files, require_client_certificate=True)
 
 
 # -- a listener that begins with TLS

@@ -22,7 +22,7 @@ class Node:
                 world.url,
                 str(world.key_file),
                 str(world.now),
-                json.dumps(asdict(identity)),
+                json.dumps({name: value for name, value in asdict(identity).items() if not isinstance(value, frozenset)}),
                 json.dumps(codes),
                 *when,
             ],

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 
@@ -23,6 +24,18 @@ async def begin(store, identity, prompt_id="1", key="k", **options):
         key,
         **{"seconds": 60, "prompts": 5, "within": 600, "shares": False, "takes_over": False, **options},
     )
+
+
+async def guess_often(world, store, identity, times):
+    """Wrong codes, one after the other."""
+    for _ in range(times):
+        assert await store.guess(identity) is not None
+
+
+def failures(world):
+    """What is kept of the one account there is: wrong codes, locked until, locks."""
+    with world.sql() as connection:
+        return connection.execute("SELECT wrong_codes, locked_until, locks FROM accounts").fetchone()
 
 
 async def logins(store):
@@ -131,18 +144,40 @@ class TestQuestions:
         await store.guess(alice)
         assert (await store.status(alice)).locked
 
-    async def test_a_guess_that_was_none_is_taken_back(self, world, alice):
+    @pytest.mark.parametrize("order", list(permutations(range(3))))
+    async def test_A20_guesses_that_were_none_are_taken_back_with_the_lock(self, world, alice, order):
+        """Those under way at once, in whichever order they end."""
         store = await world.open(wrong_codes=3)
-        first, second, third = [await store.guess(alice) for _ in range(3)]
-        assert (first, second) == (0.0, 0.0)
+        await guess_often(world, store, alice, 3)
+        world.now += 900
+        guesses = [await store.guess(alice) for _ in range(3)]
+        assert None not in guesses
         assert await store.guess(alice) is None, "the third has locked it"
-        await store.take_back(alice.key, third)
-        assert not (await store.status(alice)).locked
-        await store.take_back(alice.key, second)
-        assert await store.guess(alice) == 0.0
-        assert await store.guess(alice) > 0.0
-        await store.take_back(alice.key, first)
-        assert (await store.status(alice)).locked, "by a later one, which was wrong"
+        for number in order:
+            await store.take_back(alice.key, guesses[number])
+            assert not (await store.status(alice)).locked
+        assert failures(world) == (0, world.now, 1)
+        await guess_often(world, store, alice, 3)
+        assert failures(world) == (0, world.now + 1800, 2)
+
+    async def test_A20_of_guesses_under_way_at_once_the_wrong_ones_count(self, world, alice):
+        stores = [await world.open(wrong_codes=3), await world.open(wrong_codes=3)]
+        guesses = await asyncio.gather(*(stores[n % 2].guess(alice) for n in range(20)))
+        counted = [guess for guess in guesses if guess]
+        assert len(counted) == 3
+        await asyncio.gather(*(stores[n % 2].take_back(alice.key, counted[n]) for n in range(2)))
+        assert failures(world) == (1, None, 0)
+
+    async def test_A20_locks_grow_and_a_right_code_sets_them_back(self, world, alice):
+        store = await world.open(wrong_codes=2, lock_seconds=60, longest_lock_seconds=240)
+        for lasts in (60, 120, 240, 240):
+            await guess_often(world, store, alice, 2)
+            assert failures(world)[1] == world.now + lasts
+            world.now += lasts
+        await store.admit(alice, world.success(), ())
+        assert failures(world) == (0, None, 0)
+        await guess_often(world, store, alice, 2)
+        assert failures(world)[1] == world.now + 60
 
     async def test_A20_guesses_that_were_under_way_at_a_lock_do_not_unlock(self, world, alice):
         stores = [await world.open(wrong_codes=3), await world.open(wrong_codes=3)]
@@ -360,7 +395,7 @@ async def test_a_database_of_the_first_version_is_brought_up_to_date(world, alic
     with world.sql() as sql:
         for table in ("prompts", "prompt_times", "reuse", "sent_codes", "bypasses", "cuts", "notices", "tries", "rates"):
             sql.execute(f"DROP TABLE {table}")
-        for column in ("method", "locks", "phone", "blocked_until", "blocked_reason", "blocked_by"):
+        for column in ("method", "locks", "phone", "disabled", "blocked_until", "blocked_reason", "blocked_by"):
             sql.execute(f"ALTER TABLE accounts DROP COLUMN {column}")
         sql.execute("ALTER TABLE logins DROP COLUMN application")
         sql.execute("UPDATE alembic_version SET version_num = '0001'")

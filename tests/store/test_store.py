@@ -237,6 +237,30 @@ class TestLock:
         world.now += 900
         assert await self.wrong(world, store, 11) == ["wrong"] * 10 + ["locked"]
 
+    async def test_A20_and_the_lock_behind_those_lasts_twice_as_long_until_a_code_is_right(self, world, alice):
+        stores = [await world.open(longest_lock_seconds=3600), await world.open(longest_lock_seconds=3600)]
+        await world.enrol(stores[0])
+        for number, lasts in enumerate((900, 1800, 3600, 3600)):
+            await self.wrong(world, stores[number % 2], 10)
+            world.now += lasts - 1
+            assert await self.wrong(world, stores[1], 1) == ["locked"]
+            world.now += 1
+        assert (await world.verify(stores[0], world.code())).result == "accepted"
+        await self.wrong(world, stores[0], 10)
+        world.now += 900
+        assert await self.wrong(world, stores[1], 1) == ["wrong"]
+
+    async def test_A20_unlocking_sets_the_next_lock_back(self, world, alice):
+        store = await world.open()
+        await world.enrol(store)
+        await self.wrong(world, store, 10)
+        world.now += 900
+        await self.wrong(world, store, 10)
+        assert await store.unlock(alice.key, world.change(alice.key, "unlocked"))
+        await self.wrong(world, store, 10)
+        world.now += 900
+        assert (await world.verify(store, world.code())).result == "accepted"
+
     async def test_a20_a_hundred_guesses_in_parallel_on_two_stores_are_ten(self, world):
         stores = [await world.open(), await world.open()]
         await world.enrol(stores[0])

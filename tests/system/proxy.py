@@ -58,6 +58,7 @@ class Token:
 class Proxy:
     """A running proxy before `directory`; `extra` is TOML appended to its configuration.
 
+    Its clients have one address, and are often wrong: wrong passwords are not throttled unless `throttle` says so.
     `services` are tables [factors.NAME], as a fake's `settings` are.
     """
 
@@ -68,6 +69,7 @@ class Proxy:
     login: str = 'factors = ["hotp", "totp", "recovery"]'
     services: dict = field(default_factory=dict)
     extra: str = ""
+    throttle: str = "wrong_passwords = 0"
     exempt: str | None = None
     service: bool = False
     workers: int = 1
@@ -98,6 +100,7 @@ class Proxy:
         if self.workers > 1:
             tables += ["[service]", f"workers = {self.workers}"]
         tables += ["[store]", 'url = "sqlite:///state.db"', 'key_file = "store.key"', "[login]", self.login]
+        tables += ["[throttle]", self.throttle]
         for name, table in self.services.items():
             tables += [f"[factors.{name}]", *(f"{key} = {json.dumps(value, default=str)}" for key, value in table.items())]
         exempt = self.exempt or self.directory.user("svc-app").dn

@@ -151,9 +151,10 @@ class TestLoginStepByStep:
         assert ends == [(1, "wrong-code"), (1, "password"), (1, "no-code"), (0, "code"), (1, "replayed-code")]
         steps = told[3].json["steps"]
         assert "an enrolment waits for an account of that name" in steps[0]
-        assert "without the code: it is right" in steps[1]
-        assert user.dn in steps[2]
-        assert "right, and now used up" in steps[3]
+        assert steps[1].startswith("Not too many wrong passwords")
+        assert "without the code: it is right" in steps[2]
+        assert user.dn in steps[3]
+        assert "right, and now used up" in steps[4]
         for ran in told:
             assert not any(secret in ran.out + ran.err for secret in (user.password, code, wrong))
         # what the record says, under the reference code that the user would have been shown
@@ -165,7 +166,7 @@ class TestLoginStepByStep:
     def test_in_plain_words(self, verbatim, user):
         ran = verbatim.child("user", "test", user.dn, "--password-stdin", typed=f"{user.password}\n")
         assert ran.code == 1
-        assert ran.out.startswith("1. The directory was asked about the password")
+        assert ran.out.startswith("1. Not too many wrong passwords came lately: the directory may be asked.\n2. The directory was asked about the password")
         assert "Refused (not-enrolled)." in ran.out
         assert "ldapmfa user enrol NAME" in ran.out
 

@@ -31,7 +31,7 @@ def serves(proxy):
 
 @pytest.fixture
 def proxy(slapd, tmp_path):
-    limits = "[limits]\nframe_timeout = 2\nbind_timeout = 60\nconnections = 9000\nbuffered_bytes = 8388608"
+    limits = "[limits]\nframe_timeout = 2\nbind_timeout = 60\nconnections = 9000\nsource_connections = 9000\nbuffered_bytes = 8388608"
     with Proxy(slapd, tmp_path / "proxy", extra=limits) as proxy:
         assert serves(proxy)
         yield proxy

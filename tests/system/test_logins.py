@@ -240,7 +240,7 @@ def test_A18_passwords_that_end_like_a_code(slapd, tmp_path, workers):
     """An exempt account and a password-only account whose password is Summer202612 log in, with one bind each."""
     exempt, plain = slapd.add_user("summer-exempt", "Summer202612"), slapd.add_user("summer-plain", "Summer202612")
     try:
-        login = 'factors = ["hotp"]\nunenrolled = "password-only"'
+        login = 'factors = ["hotp"]\nrequire_user_match = "password-only"'
         proxy = Proxy(slapd, tmp_path / "proxy", login=login, exempt=exempt.dn, workers=workers)
         with proxy, slapd.binds_seen() as seen:
             for _ in range(3):

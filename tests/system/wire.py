@@ -46,8 +46,8 @@ def forwarded(host, port, to):
 class Raw:
     """One connection. Frames that answer other requests are kept for whoever asks for them."""
 
-    def __init__(self, host, port, *, tls=None, timeout=20):
-        self.socket = socket.create_connection((host, port), timeout=timeout)
+    def __init__(self, host, port, *, tls=None, timeout=20, source=None):
+        self.socket = socket.create_connection((host, port), timeout=timeout, source_address=source and (source, 0))
         if tls is not None:
             self.socket = tls_context(tls).wrap_socket(self.socket, server_hostname="localhost")
         self.buffer = b""

@@ -262,3 +262,88 @@ def test_names_that_are_no_dns_are_compared_without_regard_to_case():
     assert dn.normalise_name("a=") != dn.normalise_name("a")
     assert dn.normalise_name("=x") == "=x"
     assert dn.normalise_name("CN=Ann , dc=x") == dn.normalise_name("cn=ann;DC=X") == "dn:cn=ann,dc=x"
+
+
+# -- attribute types
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("userPassword", "userpassword"),
+        ("2.5.4.35", "userpassword"),
+        ("OID.2.5.4.35", "userpassword"),
+        ("oid.1.2.840.113556.1.4.90", "unicodepwd"),
+        ("0.9.2342.19200300.100.1.41", "mobile"),
+        ("mobileTelephoneNumber", "mobile"),
+        ("Fax", "facsimiletelephonenumber"),
+        ("msDS-KeyCredentialLink", "msds-keycredentiallink"),
+        ("oid", "oid"),
+        ("oid.cn", "cn"),
+        ("my_own", "my_own"),
+        ("1.2.3", "1.2.3"),
+    ],
+)
+def test_an_attribute_type_has_one_spelling(text, name):
+    assert dn.attribute_type(text) == name
+    assert dn.attribute_type(text.upper()) == name
+    assert dn.first_types(f"{text}=x,dc=y") == (name,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " cn", "cn ", "cn\0", "c n", "1", "2.5.4.035", "2.5.4.", "3.5", "-cn", "1cn", "cn;binary", "u\u017fer", "\u212aey", "oid.", "cn\n", "*", "2.5.4.35x"],
+)
+def test_what_is_no_attribute_type_is_refused(text):
+    with pytest.raises(DnError):
+        dn.attribute_type(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "types"),
+    [
+        ("cn=x", ("cn",)),
+        ("cn=", ("cn",)),
+        ("CN = x , userPassword=y", ("cn",)),
+        ("cn=x;userPassword=y", ("cn",)),
+        ("cn=x+userPassword=y,dc=z", ("cn", "userpassword")),
+        (" cn=x +\tOID.2.5.4.35 = y", ("cn", "userpassword")),
+        ("cn=x\\+userPassword=y", ("cn",)),
+        ("cn=x\\\\+userPassword=y", ("cn", "userpassword")),
+        ("cn=x\\2b+userPassword=y", ("cn", "userpassword")),
+        ("cn=#040178+userPassword=y", ("cn", "userpassword")),
+        ("cn=a=b+sn=\u00e4\n", ("cn", "sn")),
+        ("cn=x,<GUID=00>", ("cn",)),
+        ('cn=x,"', ("cn",)),
+    ],
+)
+def test_the_types_of_the_first_rdn(text, types):
+    assert dn.first_types(text) == types
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "x", "=x", "cn", "cn=x+", "cn=x+y", "+cn=x", ",cn=x", 'cn="x+userPassword=y"', 'cn=x"', 'cn=x"sn=y', "cn=x\\", "<GUID=00>", "<GUID=00>;cn=x", "cn=x+us\u00e9r=y", "cn\0=x", "cn;binary=x", "c\\6e=x"],
+)
+def test_a_first_rdn_that_can_be_read_in_two_ways_is_refused(text):
+    with pytest.raises(DnError):
+        dn.first_types(text)
+
+
+@FAST
+@given(st.lists(st.tuples(st.sampled_from(["cn", "2.5.4.35", "OID.2.5.4.3", "userPassword", "mobile"]), st.text(min_size=1, max_size=8)), min_size=1, max_size=3))
+def test_a_first_rdn_is_read_as_others_read_it(pairs):
+    text = "+".join(f"{name}={escape_rdn(value)}" for name, value in pairs)
+    assert dn.first_types(text + ",dc=x") == tuple(dn.attribute_type(name) for name, _ in pairs)
+
+
+@FAST
+@given(st.text(alphabet='cn=+,;"\\ #\0x', max_size=20))
+def test_the_first_types_are_among_those_of_the_whole(text):
+    """Whatever is read strictly and liberally alike, is read the same."""
+    try:
+        strict = dn.first_types(text)
+        whole = dn.parse(text)
+    except DnError:
+        return
+    assert sorted(strict) == sorted(name for name, _ in whole[0])

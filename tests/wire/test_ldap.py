@@ -35,7 +35,7 @@ from pyasn1.codec.ber import decoder, encoder
 
 from ldapmfa.wire import ldap
 from ldapmfa.wire.ber import BerError
-from ldapmfa.wire.ldap import Answers, Bind, Control, Entry, Frame, Result
+from ldapmfa.wire.ldap import Answers, Bind, Control, Entry, Frame, Result, Written
 
 with warnings.catch_warnings():  # ldap3 uses old names of pyasn1
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -394,6 +394,83 @@ def test_this_does_not_only_read_the_root_dse(octets):
     assert not ldap.reads_root_dse(frame)
 
 
+# -- what an anonymous client may read where it may read
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        search(1),
+        search(1, "", scope=0, attributes=("*", "+")),
+        search(1, "dc=x", control("1.2.3"), where=tlv(0xA3, tlv(0x04, b"cn"), tlv(0x04, b"netlogon")), attributes=("cn", "1.1")),
+        compare(1),
+        message(1, tlv(0x6E, tlv(0x04, b"cn=x"), tlv(0x30, tlv(0x04, b"cn"), tlv(0x04, b"netlogon")))),
+    ],
+)
+def test_this_reads_openly(octets):
+    assert ldap.reads_openly(frame_of(octets))
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        *(search(1, base, scope=scope, attributes=("cn", name)) for base in ("", " ", b"\0", "dc=x") for scope in (0, 2) for name in ("netlogon", "NetLogon;x", b"netlogon\0", " netlogon", "")),
+        compare(1, attribute="NETLOGON;x"),
+        compare(1, attribute=" netlogon"),
+        message(1, tlv(0x63)),
+        message(1, tlv(0x6E)),
+        message(1, tlv(0x63, frame_of(search(1)).raw[7:], tlv(0xA0))),
+        message(1, tlv(0x6E, tlv(0x04), tlv(0x30, tlv(0x04, b"cn"), tlv(0x04), tlv(0xA0)))),
+    ],
+)
+def test_this_does_not_read_openly(octets):
+    assert not ldap.reads_openly(frame_of(octets))
+
+
+# -- what is written
+
+
+@pytest.mark.parametrize(
+    ("octets", "written"),
+    [
+        (modify(1, types=()), Written((), ())),
+        (modify(1, types=("sn", "unicodePwd;binary;x-1", "2.5.4.35")), Written(("sn", "unicodePwd", "2.5.4.35"), ())),
+        (modify(1, control("1.2.3"), types=("a_b",), kind=3), Written(("a_b",), ())),
+        (add(1, name="cn=ä,dc=x", types=("cn", "OID.2.5.4.35")), Written(("cn", "OID.2.5.4.35"), ("cn=ä,dc=x",))),
+        (add(1, name="cn=" + "x" * 4093), Written((), ("cn=" + "x" * 4093,))),
+        (rename(1), Written((), ("cn=y", "cn=x"))),
+        (rename(1, delete_old=b"\1", parent=b"dc=z"), Written((), ("cn=y", "cn=x"))),
+        (rename(1, delete_old=b"\0"), Written((), ("cn=y",))),
+        (rename(1, delete_old=b""), Written((), ("cn=y", "cn=x"))),
+        (rename(1, delete_old=b"\0\0"), Written((), ("cn=y", "cn=x"))),
+    ],
+)
+def test_what_an_operation_writes_is_read(octets, written):
+    assert ldap.read_written(frame_of(octets)) == written
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        *(modify(1, types=(name,)) for name in ("", "cn ", " cn", b"cn\0", "cn;", ";binary", "cn;b c", b"\xc3\xa4", "cn\n", "cn;range=0-1")),
+        add(1, types=("cn", "cn ")),
+        add(1, name=b"cn=\xff"),
+        add(1, name=b"cn=" + b"x" * 4094),
+        rename(1, new=b"cn=" + b"x" * 4094),
+        rename(1, new=b"cn=\xff"),
+        rename(1, name=b"cn=\xff"),
+        *(message(1, tlv(tag)) for tag in (0x66, 0x68, 0x6C)),
+        message(1, tlv(0x66, tlv(0x04), tlv(0x30, tlv(0x30, tlv(0x0A, b"\0"), tlv(0x30, tlv(0x24, tlv(0x04, b"cn")), tlv(0x31)))))),
+        message(1, tlv(0x66, tlv(0x04), tlv(0x30, tlv(0x30, tlv(0x0A, b"\0"), tlv(0x30, tlv(0x04, b"cn"), tlv(0x31)), tlv(0x30, tlv(0x04, b"sn"), tlv(0x31)))))),
+        message(1, tlv(0x68, tlv(0x04, b"cn=x"), tlv(0x30), tlv(0x30))),
+        message(1, tlv(0x68, tlv(0x04, b"cn=x"), tlv(0x30, tlv(0x30, b"\x04\x02cn\x31\x80\0\0")))),
+    ],
+)
+def test_what_an_operation_writes_is_read_to_the_letter_or_not_at_all(octets):
+    with pytest.raises(BerError):
+        ldap.read_written(frame_of(octets))
+
+
 # -- what we say
 
 
@@ -452,6 +529,14 @@ def test_an_unbind_of_ours_is_read_by_others():
 def test_controls_are_carried_along():
     controls = tlv(0xA0, control("1.2.3", critical=True))
     assert frame_of(ldap.message(1, ldap.UNBIND, controls)).controls == (Control(b"1.2.3", critical=True),)
+
+
+def test_an_extensible_match_has_rule_attribute_and_value_in_this_order():
+    where = ldap.matches_rule("memberOf", "1.2.840.113556.1.4.1941", b"cn=a)(b\0,dc=x")
+    rule, attribute, value = b"1.2.840.113556.1.4.1941", b"memberOf", b"cn=a)(b\0,dc=x"
+    inner = b"".join(bytes([tag, len(part)]) + part for tag, part in ((0x81, rule), (0x82, attribute), (0x83, value)))
+    assert where == bytes([0xA9, len(inner)]) + inner
+
 
 
 def test_a_search_of_ours_is_read_by_others():

@@ -20,6 +20,7 @@ def upgrade() -> None:
         ("blocked_by", sa.Text()),
     ):
         op.add_column("accounts", sa.Column(name, kind, nullable=True))
+    op.add_column("accounts", sa.Column("disabled", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.add_column("logins", sa.Column("application", sa.Text(), nullable=False, server_default=""))
     for name, kind, default in (
         ("application", sa.Text(), ""),
@@ -64,11 +65,13 @@ def upgrade() -> None:
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("failures", sa.Integer(), nullable=False),
         sa.Column("since", sa.Float(), nullable=False),
+        sa.Column("refused", sa.Text(), nullable=True),
+        sa.Column("refused_at", sa.Float(), nullable=True),
         sa.Column("succeeded", sa.Float(), nullable=True),
+        sa.Column("expires", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("directory", "who", "source", name="pk_tries"),
     )
-    op.create_index("ix_tries_source_since", "tries", ["source", "since"])
-    op.create_index("ix_tries_since", "tries", ["since"])
+    op.create_index("ix_tries_expires", "tries", ["expires"])
     op.create_table(
         "rates",
         sa.Column("minute", _NUMBER, nullable=False),
