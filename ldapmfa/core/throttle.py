@@ -112,7 +112,7 @@ class PasswordLimit:
     that was refused less than `again_seconds` ago is not asked about again.
     """
 
-    wrong: int = 4
+    wrong: int = 5
     seconds: float = 15 * 60
     of_source: int = 100
     per_minute: int = 600

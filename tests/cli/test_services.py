@@ -55,7 +55,7 @@ def test_who_only_waits_for_an_enrolment_has_no_method(asks):
     assert asks("user", "enrol", "alice").code == 0
     ran = asks.child("user", "set-method", "alice", "push")
     assert ran.code == 1
-    assert "has only a pending enrolment, and never logged in" in ran.err
+    assert "let them log in once before" in ran.err
 
 
 def test_a_service_that_there_is_not_is_said(asks):

@@ -30,7 +30,7 @@ class Known(Notebook):
 
 async def test_A22_the_limits_are_the_configurations(tmp_path):
     tries = service.tries(config(tmp_path), Known(), None)
-    assert tries.limit == PasswordLimit()
+    assert tries.limit == PasswordLimit(4)
     limits = {
         "wrong_passwords": 7,
         "wrong_password_seconds": 60,
