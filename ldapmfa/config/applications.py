@@ -70,6 +70,8 @@ def _group(text: str) -> str:
     if re.fullmatch(r"S-1-[0-9]+(-[0-9]+)+", text):
         return text
     try:
+        if re.search(r'"|(?<!\\);', text):
+            raise ValueError("must be written as RFC 4514 has it, without quotes, and with commas")
         return _place(text)
     except ValueError as wrong:
         raise ValueError(f"{wrong}; a group is named by its DN or its SID (S-1-5-21-...)") from None

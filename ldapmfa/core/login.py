@@ -51,7 +51,6 @@ from ldapmfa.core.questions import (
     VerifyCode,
     VerifyPassword,
 )
-from ldapmfa.core.rules import Moment
 from ldapmfa.core.secret import Secret, Typed, is_usable, split
 from ldapmfa.wire import ldap
 
@@ -115,7 +114,7 @@ class _Bound:
 
     identity: Identity
     answer: bytes
-    at: Moment
+    attempt: Attempt
     ends: Refused | None = None
 
 
@@ -134,7 +133,7 @@ def login(attempt: Attempt) -> Generator[Question, Any, Verdict]:
         if not attempt.policy.tells or found.reason not in _TO_BE_CHANGED or not found.answer:
             return replace(found, answer=b"")
         return (yield from _told(attempt, typed, shape, found))
-    bound = _Bound(*found, attempt.at)
+    bound = _Bound(*found, attempt)
     decision = yield from _decided(attempt, bound.identity)
     if decision.action == "refuse":
         return Refused("rule", bound.identity, decision.rule)
@@ -170,7 +169,7 @@ def _told(
     identity: Identity | None = yield Resolve(attempt.name)
     if identity is None or typed.code is None:
         return replace(refused, answer=b"")
-    bound = _Bound(identity, b"", attempt.at, refused)
+    bound = _Bound(identity, b"", attempt, refused)
     decision = yield from _decided(attempt, identity)
     if decision.action != "factors":
         return replace(refused, answer=b"")
@@ -237,7 +236,7 @@ def _without_factor(standing: Standing, policy: Policy, bound: _Bound) -> Genera
     if standing.enrolled:
         # one that does not count here is one all the same: who must show more must not get by with less
         return Refused("no-code" if standing.counts else "not-enrolled", bound.identity)
-    grace = policy.grace(bound.at, standing.first_seen)
+    grace = policy.grace(bound.attempt.at, standing.first_seen)
     if grace > 0:
         return (yield from _admitted(bound, "grace", detail=f"{grace / 86400:.1f} days are left to enrol"))
     if policy.unenrolled != "password-only":
@@ -342,8 +341,8 @@ def _approval(
 ) -> Generator[Question, Any, Verdict]:
     """The owner is being asked. If the link was given up meanwhile, the password must bind again.
 
-    What was true when the question was put need not be true when it is answered: the same account must be bound, and
-    the new answer is the one passed on.
+    What was true when the question was put need not be true when it is answered: the same account must be bound, the
+    service that asked must still do, and the new answer is the one passed on.
     """
     approval: Approval = yield AwaitApproval()
     identity = bound.identity
@@ -355,8 +354,11 @@ def _approval(
             return replace(again, answer=b"")
         if again[0].key != identity.key:
             return Refused("another-account", identity, again[0].key)
-        bound = _Bound(*again, bound.at)
+        bound = _Bound(*again, bound.attempt)
         identity = bound.identity
+        decision = yield from _decided(bound.attempt, identity)
+        if decision.action == "refuse" or choice.service not in decision.policy.serve(identity.directory):
+            return Refused("rule", identity, decision.rule)
     if not shared:
         return (yield from _admitted(bound, "approved", choice.service))
     reused: Reused | None = yield Reuse(identity, policy.accepts)

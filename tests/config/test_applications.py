@@ -105,6 +105,8 @@ def test_hours_that_are_none(text):
         ('[[application]]\nname = "x"', "certificates: is missing, or listeners, or networks"),
         ('[[rule]]\nname = "r"\ngroups = ["Domain Admins"]', "groups[0]: is not a distinguished name"),
         ('[[rule]]\nname = "r"\ngroups = ["S-1-5-x"]', "groups[0]: is not a distinguished name"),
+        ('[[rule]]\nname = "r"\ngroups = ["cn=a;dc=x"]', "groups[0]: must be written as RFC 4514 has it"),
+        ("[[rule]]\nname = 'r'\ngroups = ['cn=\"a\",dc=x']", "groups[0]: must be written as RFC 4514 has it"),
         ('[[rule]]\nname = "r"\nous = [""]', "ous[0]: must be a distinguished name"),
         ('[[rule]]\nname = "r"\nflags = ["smartcard"]', 'flags: "smartcard" is no flag; did you mean "smartcard-required"?'),
         ('[[rule]]\nname = "r"\nhours = ["always"]', "hours[0]: must be days and hours"),

@@ -272,6 +272,24 @@ def test_A24_an_outage_tells_nobody_anything():
     assert play >> Unreachable("away") << ServiceUnreachable
 
 
+@pytest.mark.parametrize(
+    ("groups", "reason"),
+    [(frozenset(), None), (frozenset({ADMINS}), "admins"), (frozenset({"cn=gone,dc=x"}), "gone")],
+)
+def test_behind_an_approval_for_which_the_link_was_given_up_it_is_decided_anew(groups, reason):
+    """Who was put into a group meanwhile that must show more, or that nobody lets in."""
+    rules = (Rule("gone", "refuse", groups=("cn=gone,dc=x",)), Rule("admins", "factors", ("totp",), groups=(ADMINS,)))
+    named = ("cn=gone,dc=x", ADMINS)
+    play = known(ruled(*rules, policy=ASKS)) << FindGroups(ANN, named) >> frozenset() << LookUp(ANN, KINDS) >> NOBODY
+    play = play << StartPrompt(ANN, Choice("duo"), Secret(b"secret")) >> Asked() << AwaitApproval()
+    play = play >> Approval(given=True, parked=True) << verify(b"secret", "whole") >> YES << Identify() >> ANN
+    play = play << FindGroups(ANN, named) >> groups
+    if reason:
+        assert play << Refused("rule", ANN, reason)
+    else:
+        assert play << Admit(ANN, "approved", "duo") >> NONE << Accepted(RAW, ANN, "approved", "duo")
+
+
 def test_no_refusal_of_a_bind_behind_an_approval_is_told():
     policy = TELLS_AND_ASKS
     play = known(policy) << LookUp(ANN, KINDS) >> NOBODY << StartPrompt(ANN, Choice("duo"), Secret(b"secret")) >> Asked() << AwaitApproval()
