@@ -35,12 +35,12 @@ def makeService(options: Options) -> Any:
 
     from ldapmfa import config  # noqa: PLC0415 - after the reactor
     from ldapmfa.errors import ConfigError  # noqa: PLC0415 - after the reactor
-    from ldapmfa.net import service, workers  # noqa: PLC0415 - after the reactor
+    from ldapmfa.net import log, workers  # noqa: PLC0415 - after the reactor
 
     path = options["config"]
     try:
         settings = config.load(Path(path) if path else None, check_ports=True)
-        service.configure_log(settings.log.format, settings.log.level)
+        log.configure_log(settings.log.format, settings.log.level)
         return workers.service_of(settings, reactor)
     except ConfigError as wrong:
         raise SystemExit(f"ldapmfa: {wrong}") from wrong

@@ -9,6 +9,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -18,8 +19,10 @@ from ldapmfa.cli.command import Failed, given, load
 from ldapmfa.errors import ConfigError, DirectoryDown
 
 if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
     from ldapmfa.accounts import Accounts, Lookup, No
-    from ldapmfa.config import Config
+    from ldapmfa.config import Config, Listen
     from ldapmfa.core.identity import Capabilities, Identity, NoOneAccount
     from ldapmfa.net.directory import Directory
 
@@ -174,6 +177,20 @@ def chosen_directory(config: Config, directory: str | None) -> str:
     if len(known) > 1 and "default" not in known:
         raise Failed(2, f"--directory: is needed, for {given().source} has several: {', '.join(known)}")
     return "default" if "default" in known else next(iter(known))
+
+
+def login_place(
+    config: Config, listener: str | None, address: str | None
+) -> tuple[Listen, IPv4Address | IPv6Address | None]:
+    """The listener that is named, or the first, and the client's address, as --listener and --from give them."""
+    known = {listen.name: listen for listen in config.listen}
+    if listener and listener not in known:
+        raise Failed(2, f"--listener: {config.source} has no listener {listener}, only {', '.join(known)}")
+    try:
+        client = ip_address(address) if address else None
+    except ValueError:
+        raise Failed(2, f"--from: {address} is not an IP address") from None
+    return (known[listener] if listener else config.listen[0]), client
 
 
 def lookup_at(directory: Directory) -> Lookup | None:

@@ -6,13 +6,12 @@ Not in here: what finds that out (`ldapmfa.cli.pretence`), and `ldapmfa user tes
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from ldapmfa.cli.accounts import in_reactor
+from ldapmfa.cli.accounts import in_reactor, login_place
 from ldapmfa.cli.command import Command, Failed, answer, load, say
 from ldapmfa.cli.rows import local
 from ldapmfa.cli.user import complete_name
@@ -79,18 +78,11 @@ def explain(
         raise Failed(2, "give --name, or describe the account by --dn")
     if dn is None and (accounts or upn or groups or flags):
         raise Failed(2, "--account, --upn, --group and --flag describe an account: they go with --dn, not with --name")
-    known = {listen.name: listen for listen in config.listen}
-    if listener and listener not in known:
-        raise Failed(2, f"--listener: {config.source} has no listener {listener}, only {', '.join(known)}")
-    try:
-        client = ip_address(address) if address else None
-    except ValueError:
-        raise Failed(2, f"--from: {address} is not an IP address") from None
+    listen, client = login_place(config, listener, address)
     from ldapmfa.cli import pretence  # noqa: PLC0415 - takes long
     from ldapmfa.core.application import Peer  # noqa: PLC0415 - takes long
 
     stated = pretence.Stated(dn, accounts, upn, groups, frozenset(flags)) if dn else None
-    listen = known[listener] if listener else config.listen[0]
     asked = pretence.Asked(name, stated, listen, Peer(listen.name, client, pretence.shown_by(certificate)), at)
     found = in_reactor(lambda reactor: pretence.explain(config, asked, reactor))
     value = pretence.as_value(found)

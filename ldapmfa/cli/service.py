@@ -84,11 +84,11 @@ def _serve(settings: Config, make: Callable[[Any], Any], **log_fields: Any) -> N
     from twisted.internet import reactor as installed  # noqa: PLC0415 - installed just now
 
     with _without("rich"):
-        from ldapmfa.net import service  # noqa: PLC0415 - after the reactor
+        from ldapmfa.net import log  # noqa: PLC0415 - after the reactor
 
     reactor: Any = installed
-    service.configure_log(settings.log.format, settings.log.level, **log_fields)
-    service.forward_twisted_log()
+    log.configure_log(settings.log.format, settings.log.level, **log_fields)
+    log.forward_twisted_log()
     proxy = make(reactor)
     proxy.startService()
     reactor.addSystemEventTrigger("before", "shutdown", proxy.stopService)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +15,7 @@ from ldapmfa.cli.accounts import (
     completed,
     identity_name,
     in_reactor,
+    login_place,
     lookup_at,
     on_accounts,
     with_accounts,
@@ -462,20 +462,13 @@ def test(*, name: str, listener: str | None, address: str | None, password_stdin
     from ldapmfa.cli import trial  # noqa: PLC0415 - takes long
 
     config = load()
-    known = {listen.name: listen for listen in config.listen}
-    if listener and listener not in known:
-        raise Failed(2, f"--listener: {config.source} has no listener {listener}, only {', '.join(known)}")
-    try:
-        client = ip_address(address) if address else None
-    except ValueError:
-        raise Failed(2, f"--from: {address} is not an IP address") from None
+    listen, client = login_place(config, listener, address)
     if password_stdin:
         password, code = (sys.stdin.buffer.readline().rstrip(b"\r\n") for _ in range(2))
     else:
         password = click.prompt("Password", hide_input=True, err=True).encode()
         asked = click.prompt("Code or keyword (none: just Enter)", default="", show_default=False, err=True)
         code = asked.strip().encode()
-    listen = known[listener] if listener else config.listen[0]
     typed = trial.typed(config, listen, password, code)
     steps: list[str] = []
 

@@ -151,8 +151,9 @@ class Demo:
     async def show(self, *, once: bool) -> bool:
         """The whole demo; whether all outcomes were right."""
         service = self._service
-        service.configure_log("text", "warning")
-        service.forward_twisted_log()
+        log: Any = import_module("ldapmfa.net.log")
+        log.configure_log("text", "warning")
+        log.forward_twisted_log()
         async with self._embedded_directory() as directory_port:
             config = self._configured(directory_port)
             store = await service.open_store(config)
