@@ -38,7 +38,7 @@ def policy(
     table = application or Application(name=listen.name if listen else "")
     offered = {name: _service_rule(name, guarded, table.fail_mode) for name, guarded in services.items()}
     # what was handed over beside the configuration, such as the demo's, is asked everywhere
-    named = [*(table.factors or login.factors), *(name for name in services if name not in config.every_factor)]
+    named = [*(table.factors or login.factors), *(name for name in services if name not in config.factors)]
     reuses = reuse(listen, application)
     return Policy(
         exempt=tuple(Exempt(entry.account, entry.networks, entry.directory) for entry in config.exempt),
