@@ -40,7 +40,7 @@ class Recognition:
     """Conditions that must all hold; None: no condition.
 
     A certificate is written ``sha256:HEX`` (colons and case do not matter), ``dns:NAME`` (the whole name, without
-    regard to case) or ``subject:DN``.
+    regard to case) or ``subject:DN``; the case of the first word does not matter, either.
     """
 
     listeners: frozenset[str] | None = None
@@ -95,6 +95,7 @@ class Recognition:
 def _means(entry: str, certificate: Certificate) -> bool:
     """Whether `entry` is written for `certificate`; an empty name is nobody's."""
     kind, _, name = entry.partition(":")
+    kind = kind.lower()
     if not name.strip():
         return False
     if kind == "sha256":

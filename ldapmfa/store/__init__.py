@@ -265,7 +265,8 @@ class Store(Listings, Blocks, Tries):
                 return CodeAnswer("replayed")
             if one.pending is not None:
                 self._claim(call, [other for other in own if other.pending == one.pending], key)
-            if failures.wrong_codes or failures.locks:
+            # a program shows the same one all day: guesses made in between would never add up
+            if (failures.wrong_codes or failures.locks) and not hit.static:
                 self._set_failures(call, key, Failures())
             if grant and not hit.static:  # that one counts again by itself, for as long as it may
                 self._grant(call, key, grant, one.kind)

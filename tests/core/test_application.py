@@ -165,3 +165,10 @@ def test_why_is_said_in_plain_words():
 )
 def test_what_is_explained_is_what_is_decided(recognition, peer):
     assert recognition.covers(peer) == all(holds for holds, _ in recognition.why(peer))
+
+
+@pytest.mark.parametrize("entry", ["DNS:vpn.example.test", "Subject:CN=vpn,OU=Gateways,O=Example", f"SHA256:{PRINT}"])
+def test_A51_what_the_configuration_takes_for_a_certificate_recognises_one(entry):
+    """An entry that is accepted and means nobody would leave its clients to what the listener allows."""
+    assert by(entry).covers(peer())
+    assert not by(entry).covers(peer(certificate=None))

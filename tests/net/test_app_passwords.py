@@ -72,6 +72,19 @@ async def test_elsewhere_it_is_a_wrong_code_and_counts_as_one(house):
     assert await login(house, code, address="10.1.2.3") == (49, "wrong-code")
 
 
+async def test_A20_a_program_that_logs_in_all_day_does_not_set_back_what_is_counted_of_guesses(house):
+    code = await opened(house)
+    for guess in range(10):
+        assert await login(house, code) == (0, "code")
+        assert await login(house, f"{guess:06}") == (49, "wrong-code")
+    assert await login(house, house.next_code()) == (49, "locked")
+    house.advance(900)
+    assert await login(house, f"{10:06}") == (49, "wrong-code")
+    assert await login(house, house.next_code()) == (0, "code"), "one that is burnt does"
+    (row,) = [row for row in await house.store.accounts() if row.key.endswith(house.directory.uuids[ALICE])]
+    assert row.wrong_codes == 0
+
+
 async def test_it_is_nobody_elses(house):
     code = await opened(house)
     assert await login(house, code, BOB) == (49, "wrong-code")
