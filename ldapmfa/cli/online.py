@@ -12,7 +12,7 @@ import socket
 import ssl
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,7 +22,7 @@ from cryptography import x509
 
 from ldapmfa.cli import services
 from ldapmfa.config import Config
-from ldapmfa.core.identity import CannotIdentify
+from ldapmfa.core.identity import CannotIdentify, Identity, sid_octets
 from ldapmfa.errors import ConfigError, DirectoryDown
 from ldapmfa.net import service
 from ldapmfa.net.directory import Directory, DirectorySettings
@@ -109,13 +109,16 @@ def warnings(config: Config) -> list[str]:
 
 def _warnings_of_services(config: Config) -> Iterator[str]:
     for name, table in config.factors.items():
-        if name not in config.login.factors:
-            yield f'factors.{name}: nobody is asked by it: login.factors does not have "{name}"'
+        if name not in config.every_factor:
+            yield (
+                f'factors.{name}: nobody is asked by it: login.factors does not have "{name}", nor do those of an'
+                " application or a rule"
+            )
         for key in type(table).model_fields:
             file = getattr(table, key)
             if key.endswith("_file") and key != "ca_file" and file is not None and _is_open(file):
                 yield f"factors.{name}.{key}: {file} can be read by everybody: chmod 640 {file}, or 600"
-    if "keywords" in config.login.model_fields_set and set(config.factors) & set(config.login.factors):
+    if "keywords" in config.login.model_fields_set and set(config.factors) & set(config.every_factor):
         known = services.ways(config)
         for word, method in config.login.keywords.items():
             if method.partition(":")[0] not in known:
@@ -127,15 +130,24 @@ async def check(config: Config, reactor: Any) -> list[Checked]:
     tried = []
     for name, table in config.every_directory.items():
         settings = service.directory_settings(name, table)
-        tried += [_check(settings, server, reactor) for server in settings.servers]
+        groups = {
+            f"rule[{number}].groups[{place}]": group
+            for number, rule in enumerate(config.rule)
+            if rule.directory in (None, settings.identity_name)
+            for place, group in enumerate(rule.groups or ())
+        }
+        tried += [_check(settings, server, reactor, groups) for server in settings.servers]
         if settings.global_catalog:
             # no service account there: what the login binds is another matter
             catalog = replace(settings, service_dn=None, service_password=None)
-            tried.append(_check(catalog, settings.global_catalog, reactor))
+            tried.append(_check(catalog, settings.global_catalog, reactor, {}))
     return list(await asyncio.gather(*tried))
 
 
-async def _check(settings: DirectorySettings, server: Server, reactor: Any) -> Checked:
+async def _check(
+    settings: DirectorySettings, server: Server, reactor: Any, groups: Mapping[str, str]
+) -> Checked:
+    """`groups` are those that rules name, by the keys that name them: each must be there, or no login goes by it."""
     place = _place(settings.name)
     checked = Checked(settings.name, str(server), encrypted=server.ldaps or settings.starttls)
     if not await asyncio.get_running_loop().run_in_executor(None, _connect, settings, server, checked):
@@ -160,7 +172,21 @@ async def _check(settings: DirectorySettings, server: Server, reactor: Any) -> C
             checked.mistakes.append(f"{place}.service_account: {server}: {settings.service_dn}: {why}")
         else:
             checked.service_account = settings.service_dn
+            await _check_groups(directory, groups, checked)
     return checked
+
+
+async def _check_groups(directory: Directory, groups: Mapping[str, str], checked: Checked) -> None:
+    """Whether the service account finds the groups; in which an account is nobody asks here."""
+    settings = directory.settings
+    somebody = Identity(settings.identity_name, "check", settings.service_dn or "", sids=(sid_octets("S-1-0-0"),))
+    for key, group in groups.items():
+        try:
+            await directory.groups(None, somebody, (group,))
+        except CannotIdentify as why:
+            checked.mistakes.append(f"{key}: {checked.server}: {why}")
+        except DirectoryDown as why:
+            checked.broken.append(f"{key}: {why}")
 
 
 # -- step by step

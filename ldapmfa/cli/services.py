@@ -41,7 +41,7 @@ class Health:
 
 async def check(config: Config) -> list[Health]:
     """Ask every service of the configuration for its health; nobody's phone rings."""
-    services = factors.load_services(config.login.factors, config.factors, lambda _name: Tools())
+    services = factors.load_services(config.every_factor, config.factors, lambda _name: Tools())
 
     async def one(name: str, service: Service) -> Health:
         table = config.factors[name]
@@ -91,7 +91,7 @@ def wants_password(config: Config, name: str) -> bool:
 
 def ways(config: Config) -> list[str]:
     """All ways in which somebody may be asked, without devices, and "code"."""
-    loaded = factors.load_services(config.login.factors, config.factors, lambda _name: Tools())
+    loaded = factors.load_services(config.every_factor, config.factors, lambda _name: Tools())
     methods = {name: tuple(service.methods) for name, service in loaded.items() if service.methods}
     plain = list(dict.fromkeys(method for known in methods.values() for method in known))
     return ["code", *plain, *methods, *(f"{name}/{method}" for name, known in methods.items() for method in known)]

@@ -220,8 +220,8 @@ def enrol(
     config = load()
     place = chosen_directory(config, directory)
     kind = kind or config.login.factors[0]
-    if kind not in config.login.factors:
-        known = ", ".join(config.login.factors)
+    if kind not in config.every_factor:
+        known = ", ".join(config.every_factor)
         raise Failed(2, f'{config.source}: login.factors: does not have "{kind}", only {known}: add it there')
     options: dict[str, Any] = {}
     warnings: list[str] = []

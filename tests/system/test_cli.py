@@ -198,6 +198,23 @@ class TestCheckConfigOnline:
         out = with_service_account.child("check-config", "--online").out
         assert f"default: {slapd.uri}: OpenLDAP, in clear text, service account {slapd.service_dn} bound" in out
 
+    def test_groups_that_rules_name_must_be_there(self, with_service_account, slapd):
+        here, gone = f"cn=staff,ou=Groups,{slapd.base_dn}", f"cn=gone,ou=Groups,{slapd.base_dn}"
+        with slapd.admin() as admin:
+            admin.add(here, "groupOfNames", {"member": slapd.user("alice").dn})
+        try:
+            rules = "".join(f'\n[[rule]]\nname = "{group}"\ngroups = ["{group}"]\n' for group in (here, gone))
+            file = with_service_account.directory / "ldapmfa.toml"
+            file.write_text(file.read_text() + rules)
+            ran = with_service_account.child("check-config", "--online", "--json")
+        finally:
+            with slapd.admin() as admin:
+                admin.delete(here)
+        assert ran.code == 2
+        (wrong,) = ran.errors
+        assert "rule[1].groups[0]" in wrong
+        assert gone in wrong
+
     @pytest.mark.parametrize("how", ["ldaps", "starttls"])
     def test_a_certificate_of_the_named_authority(self, verbatim, slapd, how):
         uri, more = (slapd.tls_uri, "") if how == "ldaps" else (slapd.uri, "starttls = true\n")
