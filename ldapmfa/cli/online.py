@@ -12,7 +12,7 @@ import socket
 import ssl
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,8 +21,9 @@ from typing import Any, Final
 from cryptography import x509
 
 from ldapmfa.cli import services
+from ldapmfa.cli.accounts import lookup_at
 from ldapmfa.config import Config
-from ldapmfa.core.identity import CannotIdentify
+from ldapmfa.core.identity import CannotIdentify, Identity
 from ldapmfa.errors import ConfigError, DirectoryDown
 from ldapmfa.net import service
 from ldapmfa.net.directory import Directory, DirectorySettings
@@ -101,6 +102,7 @@ def warnings(config: Config) -> list[str]:
             hint = "write ldaps://, or set starttls = true"
             found += [f"{place}.uris: passwords go to {host} in clear text: {hint}" for host in exposed]
     found += _warnings_of_services(config)
+    found += _warnings_of_applications(config)
     for number, listen in enumerate(config.listen):
         if listen.certificate:
             found += _ending(_first_certificate(listen.certificate), f"listen[{number}].certificate")
@@ -122,12 +124,25 @@ def _warnings_of_services(config: Config) -> Iterator[str]:
                 yield f"login.keywords.{word}: nobody can be asked by {method}; known are {', '.join(known)}"
 
 
+def _warnings_of_applications(config: Config) -> Iterator[str]:
+    for number, application in enumerate(config.application):
+        doors = [one for one in config.listen if application.listeners is None or one.name in application.listeners]
+        if application.certificates and not any(one.client_ca_file for one in doors):
+            where = " or ".join(one.name for one in doors)
+            yield f"application[{number}].certificates: nobody is asked for one: set client_ca_file at listener {where}"
+    names = [rule.name for rule in config.rule]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            yield f"rule[{number}].name: {name} is another rule's name too: the audit trail does not tell them apart"
+
+
 async def check(config: Config, reactor: Any) -> list[Checked]:
     """Try every server of every directory."""
     tried = []
     for name, table in config.every_directory.items():
         settings = service.directory_settings(name, table)
-        tried += [_check(settings, server, reactor) for server in settings.servers]
+        groups = _groups(config, table.identity_name)
+        tried += [_check(settings, server, reactor, groups) for server in settings.servers]
         if settings.global_catalog:
             # no service account there: what the login binds is another matter
             catalog = replace(settings, service_dn=None, service_password=None)
@@ -135,7 +150,34 @@ async def check(config: Config, reactor: Any) -> list[Checked]:
     return list(await asyncio.gather(*tried))
 
 
-async def _check(settings: DirectorySettings, server: Server, reactor: Any) -> Checked:
+def _groups(config: Config, directory: str) -> dict[str, str]:
+    """The groups that rules about `directory` name, with where the first names each."""
+    found: dict[str, str] = {}
+    for number, rule in enumerate(config.rule):
+        if rule.directory in (None, directory):
+            for position, group in enumerate(rule.groups or ()):
+                found.setdefault(group, f"rule[{number}].groups[{position}]")
+    return found
+
+
+async def _missing(directory: Directory, groups: Mapping[str, str]) -> list[str]:
+    """Those of `groups` that the service account does not find: logins that their rules may be about are refused."""
+    lookup = lookup_at(directory)
+    account = await lookup(directory.settings.service_dn or "") if groups and lookup else None
+    if not isinstance(account, Identity):
+        return []
+    missing = []
+    for group, place in groups.items():
+        try:
+            await directory.groups(None, account, (group,))
+        except CannotIdentify as why:
+            missing.append(f"{place}: {why}; until it is, logins that the rule may be about are refused")
+    return missing
+
+
+async def _check(
+    settings: DirectorySettings, server: Server, reactor: Any, groups: Mapping[str, str] | None = None
+) -> Checked:
     place = _place(settings.name)
     checked = Checked(settings.name, str(server), encrypted=server.ldaps or settings.starttls)
     if not await asyncio.get_running_loop().run_in_executor(None, _connect, settings, server, checked):
@@ -160,6 +202,10 @@ async def _check(settings: DirectorySettings, server: Server, reactor: Any) -> C
             checked.mistakes.append(f"{place}.service_account: {server}: {settings.service_dn}: {why}")
         else:
             checked.service_account = settings.service_dn
+            try:
+                checked.mistakes += await _missing(directory, groups or {})
+            except (CannotIdentify, DirectoryDown) as why:
+                checked.broken.append(f"{place}.service_account: {server}: {why}")
     return checked
 
 
