@@ -182,7 +182,7 @@ def typing(config: Config, place: str) -> str:
         case [""]:
             return "your password and, right behind it,"
         case [mark]:
-            return f"your password, then {mark} and, right behind it,"
+            return f'your password, then the sign "{mark}" and, right behind it,'
     return "your password and, behind it as you were told,"
 
 
