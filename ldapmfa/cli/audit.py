@@ -65,6 +65,8 @@ def _explain(reference: str) -> None:
         say(f"  who       typed {event.name}" + (f", which is {event.dn} ({event.account})" if event.account else ""))
         say(f"  when      {local(event.at)}")
         say(f"  where     from {event.client} at the listener {event.listener}, directory {event.directory}")
+        if event.application not in ("", event.listener):
+            say(f"  as        the application {event.application}")
         say(f"  took      {event.total_ms:.0f} ms (directory {event.directory_ms:.0f}, factor {event.factor_ms:.0f})")
         if event.detail:
             say(f"  detail    {event.detail}")

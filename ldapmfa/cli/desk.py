@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
@@ -13,7 +14,7 @@ from click.shell_completion import CompletionItem
 
 from ldapmfa.audit import printable
 from ldapmfa.cli.accounts import chosen_directory, identity_name, on_accounts, on_accounts_or_directory, yes
-from ldapmfa.cli.command import Failed, Group, actor, answer, load, say, table
+from ldapmfa.cli.command import Failed, Group, actor, answer, load, say, table, warn
 from ldapmfa.cli.rows import local, moment, remembered_cells, remembered_value
 from ldapmfa.cli.user import complete_name, enrolled, user
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ldapmfa.accounts import Accounts, Admin, No, Operator
     from ldapmfa.config import Config
     from ldapmfa.store import AccountRow, RememberedRow
+    from ldapmfa.store.rows import Block
 
 Value = TypeVar("Value")
 _DAY: Final = 86400
@@ -57,11 +59,9 @@ def _as_admin(directory: str | None, work: Callable[[Admin, str | None], Awaitab
 @_name
 @_reason
 @click.option("--days", type=click.FloatRange(0, 36500, min_open=True), help="For so many days.")
-@click.option(
-    "--until", type=click.DateTime(), metavar="DATE", help="Until this day begins, or 2027-01-31T18:00:00, here."
-)
+@click.option("--until", metavar="DATE", help="Until this day begins, or 2027-01-31T18:00:00, here.")
 @_directory
-def block(*, name: str, reason: str, days: float | None, until: datetime | None, directory: str | None) -> None:
+def block(*, name: str, reason: str, days: float | None, until: str | None, directory: str | None) -> None:
     """Let nobody log in as an account.
 
     That is until it is unblocked, unless --days or --until says otherwise. Whatever counts for the account is dropped
@@ -72,16 +72,35 @@ def block(*, name: str, reason: str, days: float | None, until: datetime | None,
     if days is not None and until is not None:
         raise Failed(2, "--days, --until: give one of them")
     now = time.time()
-    end = now + days * _DAY if days is not None else until.astimezone().timestamp() if until else math.inf
+    end = now + days * _DAY if days is not None else _day(until) if until is not None else math.inf
     if end <= now:
-        raise Failed(2, f"--until: {until:%Y-%m-%d %H:%M:%S} is over")
+        raise Failed(2, f"--until: {local(end)} is over")
 
-    async def work(operator: Operator, within: str | None) -> str | No:
-        return await operator.block(name, reason, end, within)
+    async def work(operator: Operator, within: str | None) -> tuple[str, Block | None] | No:
+        key = await operator.block(name, reason, end, within)
+        if not isinstance(key, str):
+            return key
+        found = await operator.show(key)
+        return key, getattr(getattr(found, "account", None), "blocked", None)
 
-    key = _as_operator(directory, work)
-    text = f"{name} is blocked until {local(end, f'unblocked (`ldapmfa user unblock {name} --reason ...`)')}"
-    answer({"account": key, "until": moment(end)}, lambda: say(text))
+    key, holds = _as_operator(directory, work)
+    longer = holds is not None and holds.until > end
+    until_when = holds.until if holds is not None and longer else end
+    end_of_it = f"unblocked (`ldapmfa user unblock {name} --reason ...`)"
+    if holds is not None and holds.disabled:
+        end_of_it = f"enabled (`ldapmfa user enable {name}`)"
+    text = f"{name} is blocked until {local(until_when, end_of_it)}"
+    if longer and holds is not None:
+        text += f", by {holds.by}: {printable(holds.reason)}. A block is never shortened: unblock first"
+    answer({"account": key, "until": moment(until_when)}, lambda: say(text))
+
+
+def _day(text: str) -> float:
+    """When that day begins by the clock of this machine, or a moment."""
+    try:
+        return datetime.fromisoformat(text).astimezone().timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise Failed(2, f"--until: {text} is no date, such as 2027-01-31 or 2027-01-31T18:00:00") from None
 
 
 @user.command(examples=('ldapmfa user unblock alice --reason "laptop found, password changed"',))
@@ -272,7 +291,7 @@ def _applications(config: Config) -> list[str]:
     required=True,
     metavar="APP",
     shell_complete=complete_application,
-    help="Where alone it counts: a listener's name.",
+    help="Where alone it counts: an application's name, or a listener's for clients that no application covers.",
 )
 @click.option("--network", "networks", multiple=True, metavar="CIDR", help="From where alone; may be repeated.")
 @click.option("--days", type=click.FloatRange(0, 36500, min_open=True), default=365, show_default=True)
@@ -285,7 +304,7 @@ def app_password(
 
     It is typed behind the directory's password as a code is, and counts again and again: at one application, from the
     networks that are named, until it expires. It is shown this once. `factor remove` revokes it. It needs
-    "app-password" among login.factors.
+    "app-password" among login.factors, or the factors of that application.
     """
     config = load()
     known = _applications(config)
@@ -293,6 +312,15 @@ def app_password(
         raise Failed(2, f"--application: {config.source} has no {application}, only {', '.join(known)}")
     if "app-password" not in config.every_factor:
         raise Failed(2, f'{config.source}: login.factors: does not have "app-password": add it there')
+    for network in networks:
+        try:
+            ip_network(network)
+        except ValueError as wrong:
+            raise Failed(2, f"--network: {wrong}; for example 10.1.0.0/16") from None
+    own = next((table.factors for table in config.application if table.name == application), None)
+    if "app-password" not in (own or config.login.factors):
+        where = f"the application {application}" if own else "login"
+        warn(f'{where} has no "app-password" among its factors: it counts only where a rule names it')
     expires = time.time() + days * _DAY
     options = {"application": application, "networks": list(networks), "expires": expires}
     made = yes(

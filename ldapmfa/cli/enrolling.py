@@ -15,6 +15,7 @@ import re
 import stat
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -28,6 +29,7 @@ from ldapmfa.core.identity import Identity, NoOneAccount, find_account
 from ldapmfa.core.members import Members, find_members
 from ldapmfa.errors import LdapMfaError
 from ldapmfa.net import service
+from ldapmfa.wire import dn
 
 if TYPE_CHECKING:
     from ldapmfa.config import Config
@@ -54,10 +56,11 @@ _SCAN: Final = """\
 <ol><li>Open an authenticator app, and scan this:</li></ol>
 {qr}
 <p>Or type in what stands behind <code>secret=</code> here: <code>{uri}</code></p>
-<p>From now on, type the code that the app shows together with your password when you log in.</p>
+<p>From now on, when you log in, type {how} the code that the app shows.</p>
 """
 _CODES: Final = """\
-<p>Each of these codes is good once, in the place of a one-time code. Keep them on paper.</p>
+<p>Each of these codes is good once, in the place of a one-time code: when you log in, type {how} one of them. Keep them
+on paper, and strike out what is used.</p>
 <ul>{codes}</ul>
 """
 
@@ -80,6 +83,10 @@ def _with_service_account(
 
 
 async def _members(at: Directory, group: str, phone: str | None = None) -> Members:
+    try:
+        dn.normalise(group)
+    except dn.DnError as wrong:
+        raise Failed(2, f"--group: {group} is not a distinguished name: {wrong}") from None
     capabilities, base = await seen_by_service_account(at)
     return await at.answer(find_members(capabilities, at.settings.identity_name, group, base, phone))
 
@@ -111,6 +118,7 @@ def enrol_group(
 ) -> int:
     """Enrol everybody in `group`, a page each in `out`; gives the exit code."""
     _prepare(out)
+    how = typing(config, place)
 
     async def work(admin: Admin, at: Directory) -> list[Outcome]:
         members = await _members(at, group)
@@ -120,13 +128,15 @@ def enrol_group(
             file = out / _file_name(account, name)
             try:
                 made = await admin.enrol(account, kind, options, label=label, add=add)
-                one = await _kept(admin, made, account, name, file=file, issuer=config.login.issuer, new=not add)
+                written = partial(page, name=name, issuer=config.login.issuer, how=how)
+                one = await _kept(admin, made, account, name, file=file, text=written, new=not add)
             except LdapMfaError as broken:
                 one = Outcome(name, account.dn, "failed", why=str(broken))
             except OSError as error:
                 one = Outcome(name, account.dn, "failed", why=f"{file.name}: {error.strerror or error}")
             outcomes.append(one)
-            click.echo(printable(f"{number}/{len(members.accounts)} {one.account}: {one.outcome} {one.why}"), err=True)
+            why = f": {one.why}" if one.why else ""
+            click.echo(printable(f"{number}/{len(members.accounts)} {one.account}: {one.outcome}{why}"), err=True)
         outcomes += [Outcome("", name, "failed", why="could not be read, or is no account") for name in members.unread]
         return outcomes
 
@@ -144,31 +154,50 @@ def enrol_group(
 
 
 async def _kept(
-    admin: Admin, made: Enrolled | No, account: Identity, name: str, *, file: Path, issuer: str, new: bool
+    admin: Admin,
+    made: Enrolled | No,
+    account: Identity,
+    name: str,
+    *,
+    file: Path,
+    text: Callable[[Enrolled], str],
+    new: bool,
 ) -> Outcome:
     """Write the page of a factor that was made; one that can't be written leaves no factor behind."""
     if isinstance(made, No):
         return Outcome(name, account.dn, "skipped", _name_of(file), made.text)
     try:
-        _write(file, page(made, name, issuer), new=new)
+        _write(file, text(made), new=new)
     except OSError:
         await admin.remove_factor(made.id)  # nobody could ever use it
         raise
     return Outcome(name, account.dn, "enrolled", file.name)
 
 
-def page(made: Enrolled, name: str, issuer: str) -> str:
-    """One owner's page; nothing that comes from a directory can become markup."""
+def typing(config: Config, place: str) -> str:
+    """How a code is typed into the password field: as all listeners before the directory `place` expect it."""
+    forms = [config.code_form(listen) for listen in config.listen if listen.directory == place]
+    marks = {form.delimiter if form.style == "delimiter" else "" for form in forms}
+    match [*marks]:
+        case [""]:
+            return "your password and, right behind it,"
+        case [mark]:
+            return f'your password, then the sign "{mark}" and, right behind it,'
+    return "your password and, behind it as you were told,"
+
+
+def page(made: Enrolled, name: str, issuer: str, how: str) -> str:
+    """One owner's page; nothing that comes from a directory can become markup. `how` a code is typed: `typing`."""
     import segno  # noqa: PLC0415 - takes long
 
     instructions = ""
     if made.uri:
         uri = made.uri.reveal().decode()
         qr = segno.make(uri, micro=False).svg_inline(scale=5, border=4)
-        instructions += _SCAN.format(qr=qr, uri=html.escape(uri))
+        instructions += _SCAN.format(qr=qr, uri=html.escape(uri), how=html.escape(how))
     if made.codes:
         codes = "".join(f"<li><code>{html.escape(code.reveal().decode())}</code></li>" for code in made.codes)
-        instructions += _CODES.format(codes=codes)
+        instructions += _CODES.format(codes=codes, how=html.escape(how))
     return _PAGE.format(issuer=html.escape(issuer), name=html.escape(printable(name)), instructions=instructions)
 
 
@@ -238,7 +267,8 @@ def import_phones(
 
     def show() -> None:
         table(("account", "old", "new", "outcome"), [[str(cell or "") for cell in row.values()][1:] for row in rows])
-        text = f"{len(changed)} taken over" if apply else f"{len(changed)} would be taken over: --apply does it"
+        text = f"{len(changed)} taken over" if apply else f"{len(changed)} would be taken over"
+        text += ": --apply does it" if changed and not apply else ""
         say(f"{text}.")
 
     if given().json is False and not rows:

@@ -6,6 +6,7 @@ Not in here: what finds that out (`ldapmfa.cli.pretence`), and `ldapmfa user tes
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,7 +43,7 @@ def complete_listener(ctx: click.Context, param: click.Parameter, incomplete: st
               "an account name, at Active Directory also with its domain before it.")  # fmt: skip
 @click.option("--from", "address", metavar="ADDRESS", help="The client's address; default: none is known.")
 @click.option("--listener", metavar="NAME", shell_complete=complete_listener, help="Default: the first.")
-@click.option("--at", metavar="TIME", help="When: by the local clock, or ISO 8601; default: now.")
+@click.option("--at", metavar="TIME", help="When: by the clock of login.timezone, or ISO 8601; default: now.")
 @click.option("--certificate", metavar="ENTRY", help="The client's certificate, as an application names it "
               "(dns:NAME, subject:DN, sha256:FINGERPRINT); default: none.")  # fmt: skip
 @click.option("--dn", metavar="DN", help="Describe the account instead of looking it up: its DN.")
@@ -74,7 +75,7 @@ def explain(
     explained, however it would end.
     """
     config = load()
-    if (name is None) == (dn is None):
+    if bool(name) == bool(dn):
         raise Failed(2, "give --name, or describe the account by --dn")
     if dn is None and (accounts or upn or groups or flags):
         raise Failed(2, "--account, --upn, --group and --flag describe an account: they go with --dn, not with --name")
@@ -82,7 +83,7 @@ def explain(
     from ldapmfa.cli import pretence  # noqa: PLC0415 - takes long
     from ldapmfa.core.application import Peer  # noqa: PLC0415 - takes long
 
-    stated = pretence.Stated(dn, accounts, upn, groups, frozenset(flags)) if dn else None
+    stated = pretence.stated(dn, accounts, upn, groups, flags) if dn else None
     asked = pretence.Asked(name, stated, listen, Peer(listen.name, client, pretence.shown_by(certificate)), at)
     found = in_reactor(lambda reactor: pretence.explain(config, asked, reactor))
     value = pretence.as_value(found)
@@ -102,13 +103,14 @@ def _lines(found: Explained, value: dict[str, Any]) -> Iterator[str]:
     yield f"  names        {', '.join(account['accounts']) or 'none'}; userPrincipalName {account['upn'] or 'none'}"
     yield f"  groups       {'; '.join(account['groups']) or 'none of those that rules name'}"
     yield f"  flags        {', '.join(account['flags']) or 'none'}"
-    yield f"  login        from {value['from'] or 'no address'} at {value['listener']}, {local(found.at.seconds)}"
+    yield f"  login        from {value['from'] or 'no address'} at {value['listener']}, {_time(found)}"
     yield f"  application  {value['application']}, directory {value['directory']}"
     yield ""
     yield from _told_applications(value)
     yield from _told_rules(value)
     yield ""
-    yield f"It demands {said(found.decision)}."
+    told = said(found.decision)
+    yield f"N{told[1:]}." if found.decision.action == "refuse" else f"It demands {told}."
     if found.decision.action == "factors":
         yield from _told_factors(value)
     yield ""
@@ -126,6 +128,14 @@ def _lines(found: Explained, value: dict[str, Any]) -> Iterator[str]:
         yield f"{named[name]}: {play.sentence()}"
     for place, other in elsewhere(found):
         yield f"From {place}: {said(other)}."
+
+
+def _time(found: Explained) -> str:
+    """When it would be, by the clock that the hours of rules go by."""
+    zone = found.door.zone
+    if zone is None:
+        return local(found.at.seconds)
+    return f"{datetime.fromtimestamp(found.at.seconds, zone):%Y-%m-%d %H:%M:%S} {zone}"
 
 
 def _told_applications(value: dict[str, Any]) -> Iterator[str]:

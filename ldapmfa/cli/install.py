@@ -214,8 +214,8 @@ def check_config(*, online: bool, skip_ports: bool) -> None:
 
     They are listed at once, each with its key and what would be right. With --online every server is looked up,
     connected to, its certificate verified, and asked what it is: one that can tell nobody's identity is refused. The
-    service account, if any, is bound. Every service is asked for its health, which verifies our keys there, its
-    certificate and its clock, and asks nobody.
+    service account, if any, is bound, and looks for the groups that rules name. Every service is asked for its health,
+    which verifies our keys there, its certificate and its clock, and asks nobody.
     """
     from ldapmfa.cli import online as checks  # noqa: PLC0415 - takes long
 

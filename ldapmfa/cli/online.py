@@ -101,6 +101,7 @@ def warnings(config: Config) -> list[str]:
             hint = "write ldaps://, or set starttls = true"
             found += [f"{place}.uris: passwords go to {host} in clear text: {hint}" for host in exposed]
     found += _warnings_of_services(config)
+    found += _warnings_of_applications(config)
     for number, listen in enumerate(config.listen):
         if listen.certificate:
             found += _ending(_first_certificate(listen.certificate), f"listen[{number}].certificate")
@@ -125,17 +126,24 @@ def _warnings_of_services(config: Config) -> Iterator[str]:
                 yield f"login.keywords.{word}: nobody can be asked by {method}; known are {', '.join(known)}"
 
 
+def _warnings_of_applications(config: Config) -> Iterator[str]:
+    for number, application in enumerate(config.application):
+        doors = [one for one in config.listen if application.listeners is None or one.name in application.listeners]
+        if application.certificates and not any(one.client_ca_file for one in doors):
+            where = " or ".join(one.name for one in doors)
+            yield f"application[{number}].certificates: nobody is asked for one: set client_ca_file at listener {where}"
+    names = [rule.name for rule in config.rule]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            yield f"rule[{number}].name: {name} is another rule's name too: the audit trail does not tell them apart"
+
+
 async def check(config: Config, reactor: Any) -> list[Checked]:
     """Try every server of every directory."""
     tried = []
     for name, table in config.every_directory.items():
         settings = service.directory_settings(name, table)
-        groups = {
-            f"rule[{number}].groups[{place}]": group
-            for number, rule in enumerate(config.rule)
-            if rule.directory in (None, settings.identity_name)
-            for place, group in enumerate(rule.groups or ())
-        }
+        groups = _groups(config, table.identity_name)
         tried += [_check(settings, server, reactor, groups) for server in settings.servers]
         if settings.global_catalog:
             # no service account there: what the login binds is another matter
@@ -144,10 +152,20 @@ async def check(config: Config, reactor: Any) -> list[Checked]:
     return list(await asyncio.gather(*tried))
 
 
+def _groups(config: Config, directory: str) -> dict[str, str]:
+    """The groups that rules about `directory` name, with where the first names each."""
+    found: dict[str, str] = {}
+    for number, rule in enumerate(config.rule):
+        if rule.directory in (None, directory):
+            for position, group in enumerate(rule.groups or ()):
+                found.setdefault(group, f"rule[{number}].groups[{position}]")
+    return found
+
+
 async def _check(
     settings: DirectorySettings, server: Server, reactor: Any, groups: Mapping[str, str]
 ) -> Checked:
-    """`groups` are those that rules name, by the keys that name them: each must be there, or no login goes by it."""
+    """`groups` are those that rules name, and where: each must be there, or no login goes by it."""
     place = _place(settings.name)
     checked = Checked(settings.name, str(server), encrypted=server.ldaps or settings.starttls)
     if not await asyncio.get_running_loop().run_in_executor(None, _connect, settings, server, checked):
@@ -180,11 +198,12 @@ async def _check_groups(directory: Directory, groups: Mapping[str, str], checked
     """Whether the service account finds the groups; in which an account is nobody asks here."""
     settings = directory.settings
     somebody = Identity(settings.identity_name, "check", settings.service_dn or "", sids=(sid_octets("S-1-0-0"),))
-    for key, group in groups.items():
+    for group, key in groups.items():
         try:
             await directory.groups(None, somebody, (group,))
         except CannotIdentify as why:
-            checked.mistakes.append(f"{key}: {checked.server}: {why}")
+            until = "until it is, logins that the rule may be about are refused"
+            checked.mistakes.append(f"{key}: {checked.server}: {why}; {until}")
         except DirectoryDown as why:
             checked.broken.append(f"{key}: {why}")
 

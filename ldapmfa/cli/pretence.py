@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
 from typing import Any, Final
@@ -22,7 +23,7 @@ from ldapmfa.cli.rows import moment as iso
 from ldapmfa.config import Config, Listen
 from ldapmfa.core import questions as q
 from ldapmfa.core.application import Certificate, Peer
-from ldapmfa.core.identity import Identity, NoOneAccount
+from ldapmfa.core.identity import FLAGS, Identity, NoOneAccount, sid_octets
 from ldapmfa.core.login import ServiceUnreachable, login
 from ldapmfa.core.policy import Choice, Decision, Policy
 from ldapmfa.core.rules import Address, Circumstances, Moment, Network
@@ -98,6 +99,29 @@ class Stated:
     upn: str | None = None
     groups: tuple[str, ...] = ()
     flags: frozenset[str] = frozenset()
+
+
+def stated(
+    name: str, accounts: tuple[str, ...], upn: str | None, groups: Iterable[str], flags: Iterable[str]
+) -> Stated:
+    """The account that is described. Failed: by what is no DN, group or flag."""
+    _name("--dn", name, or_sid=False)
+    for group in groups:
+        _name("--group", group, or_sid=True)
+    for flag in flags:
+        if flag not in ("computer", *FLAGS):
+            raise Failed(2, f"--flag: {flag} is no flag; known are computer, {', '.join(FLAGS)}")
+    return Stated(name, accounts, upn, tuple(groups), frozenset(flags))
+
+
+def _name(option: str, name: str, *, or_sid: bool) -> None:
+    try:
+        dn.normalise(name)
+    except dn.DnError as wrong:
+        with suppress(ValueError):
+            if or_sid and sid_octets(name):
+                return
+        raise Failed(2, f"{option}: {name} is not a distinguished name{' or a SID' * or_sid}: {wrong}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,8 +321,9 @@ async def _looked_up(asked: Asked, directory: Directory) -> Identity:
     found = await lookup(asked.name or "")
     if isinstance(found, NoOneAccount):
         several = [f"  {match}" for match in found.matches]
-        what = "matches several accounts: use a DN" if several else "is nobody whom the service account sees"
-        raise Failed(1, f"{asked.name} {what}", *several)
+        if several:
+            raise Failed(1, f"{asked.name} matches several accounts: use a DN", *several)
+        raise Failed(1, f"the service account sees no account called {asked.name}")
     return found
 
 

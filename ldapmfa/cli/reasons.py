@@ -146,8 +146,9 @@ REASONS: Final[dict[str, Explanation]] = {
         "Too many wrong passwords came lately, and the directory was not asked about this one: the detail names the"
         " limit of [throttle]. Where a service is named instead, the password was right, and that service says that it"
         " was asked about this user too often.",
-        "Wait a little. If programs of many users have one address, name it in throttle.gateways; if one program has an"
-        " old password, correct it.",
+        "Wait a little; what was refused just now is refused again for a minute, whatever form of the name is typed. If"
+        " programs of many users have one address, name it in throttle.gateways; if one program has an old password,"
+        " correct it.",
     ),
     "no-method": Explanation(
         "The password was right; the user can't be asked like this: the service has no such method, or no such device"

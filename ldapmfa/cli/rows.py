@@ -120,6 +120,8 @@ def event_cells(event: LoginEnded | AccountChanged) -> tuple[str, ...]:
     """What happened: when, what, from where or by whom, and the reference code."""
     if isinstance(event, LoginEnded):
         what = f"login {event.outcome}: {event.reason}"
-        return local(event.at), event.dn or event.name, what, f"{event.client} at {event.listener}", event.reference
-    what = f"{event.action} {event.detail}".rstrip()
+        other = f" ({event.application})" if event.application not in ("", event.listener) else ""
+        place = f"{event.client} at {event.listener}{other}"
+        return local(event.at), event.dn or event.name, what, place, event.reference
+    what = f"{event.action}: {event.detail}" if event.detail else event.action
     return local(event.at), event.account, what, f"by {event.actor}", ""

@@ -143,7 +143,7 @@ def _show_details(found: Details) -> None:
         blocked, bypass = account.blocked, account.bypass
         if blocked:
             end = "enabled" if blocked.disabled else "unblocked"
-            say(f"  blocked until      {local(blocked.until, end)}, by {blocked.by}: {printable(blocked.reason)}")
+            say(f"  blocked            until {local(blocked.until, end)}, by {blocked.by}: {printable(blocked.reason)}")
         if bypass:
             times = f"{bypass.uses} login{'s' if bypass.uses > 1 else ''}"
             why = printable(bypass.reason)
@@ -175,7 +175,7 @@ def _show_details(found: Details) -> None:
 @click.argument("name", required=False)
 @click.option("--group", metavar="DN", help="Enrol all who are in this group, through others too, instead of NAME.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where a page for each of them is written.")
-@click.option("--kind", metavar="KIND", help="totp, hotp, recovery, or a plug-in; default: the first of login.factors.")
+@click.option("--kind", metavar="KIND", help="totp, hotp, recovery, or a plug-in; default: the first in login.factors.")
 @click.option(
     "--algorithm",
     type=click.Choice(["SHA1", "SHA256", "SHA512"], case_sensitive=False),
@@ -215,14 +215,11 @@ def enrol(
     With --group, a page with it is written for each member, readable by you alone, and an index.csv without secrets.
     Who has a factor of this kind is left out, so that it may be run again. It needs a service_account.
     """
-    if (name is None) == (group is None) or (group is None) != (out is None):
+    if bool(name) == bool(group) or bool(group) != (out is not None):
         raise Failed(2, "give a NAME, or --group and --out")
     config = load()
     place = chosen_directory(config, directory)
-    kind = kind or config.login.factors[0]
-    if kind not in config.every_factor:
-        known = ", ".join(config.every_factor)
-        raise Failed(2, f'{config.source}: login.factors: does not have "{kind}", only {known}: add it there')
+    kind = _kind(config, kind)
     options: dict[str, Any] = {}
     warnings: list[str] = []
     if kind in _DIGITS:
@@ -243,6 +240,23 @@ def enrol(
     made = yes(enrolled(config, place, lambda admin: admin.enrol(who, kind, options, label=label, add=add)))
     _answer_enrolled(made, warnings)
     return None
+
+
+def _kind(config: Config, kind: str | None) -> str:
+    """What is to be enrolled: what was said, or the first factor that is enrolled here and not at a service."""
+    own = [name for name in config.code_factors if name != "app-password"]
+    if kind == "app-password":
+        raise Failed(2, "--kind app-password: `ldapmfa user app-password` makes one")
+    if kind in config.factors:
+        raise Failed(2, f"--kind {kind}: is a service: who is asked by it enrols there, not here")
+    if kind in own:
+        return kind
+    if kind is None and own:
+        return own[0]
+    if kind is None:
+        raise Failed(2, f"{config.source}: login.factors: has services alone, where users enrol: add totp, or so")
+    known = ", ".join(own) or "services"
+    raise Failed(2, f'{config.source}: login.factors: does not have "{kind}", only {known}: add it there')
 
 
 def enrolled(config: Config, place: str, work: Any) -> Enrolled | No:
@@ -415,6 +429,8 @@ def set_method(*, name: str, method: str | None, forget: bool, directory: str | 
         ways = services.ways(config)
         if not METHOD.fullmatch(method) or method.partition(":")[0] not in ways:
             known = f"known are {', '.join(ways)}; a device may follow, as in push:2"
+            if not config.factors:
+                known = f'{config.source} has no service that asks ([factors.NAME]), so that only "code" is left'
             raise Failed(2, f'"{method}": nobody can be asked like this; {known}')
     chosen = chosen_directory(config, directory)
     within = identity_name(config, directory) if directory else None
@@ -449,15 +465,15 @@ def set_method(*, name: str, method: str | None, forget: bool, directory: str | 
 )
 @_name
 @click.option("--listener", metavar="NAME", help="The listener to log in at; default: the first.")
-@click.option("--from", "address", metavar="ADDRESS", help="The client's address, for [[exempt]]; default: none.")
+@click.option("--from", "address", metavar="ADDRESS", help="The client's address; default: none is known.")
 @click.option("--password-stdin", is_flag=True, help="Read the password, and from a second line the code, as input.")
 def test(*, name: str, listener: str | None, address: str | None, password_stdin: bool) -> int:
     """Play a login, step by step.
 
     Asks for password and code, and says in plain words what is done with them. It is a real login, at the directory,
-    with everything that it changes: the code is used up, wrong ones count, and a pending enrolment is claimed. NAME
-    is sent as it stands: OpenLDAP and 389 Directory Server take only a DN. Exit code 0: the login was accepted. 1:
-    refused. 3: something was broken.
+    with everything that it changes: the code or a bypass is used up, wrong ones count, and a pending enrolment is
+    claimed. NAME is sent as it stands: OpenLDAP and 389 Directory Server take only a DN. Exit code 0: the login was
+    accepted. 1: refused. 3: something was broken.
     """
     from ldapmfa.cli import trial  # noqa: PLC0415 - takes long
 

@@ -366,7 +366,8 @@ def ports_taken(endpoints: Mapping[int, Endpoint]) -> dict[int, str]:
 
 _NOT_AVAILABLE: Final = "is not available: this machine has no such address (`ip address` lists those it has)"
 _NOT_BOUND: Final = {
-    errno.EADDRINUSE: "is in use, by another program (`ss -ltnp` names it) or another listener: choose another port",
+    errno.EADDRINUSE: "is in use, by another program (`ss -ltnp` names it) or another listener: choose another port;"
+    " with --skip-ports, check-config does not try them while the service runs",
     errno.EACCES: "is not allowed for this user: ports below 1024 need CAP_NET_BIND_SERVICE, which the systemd unit "
     "gives (AmbientCapabilities=CAP_NET_BIND_SERVICE); or choose a port from 1024 on",
     errno.EADDRNOTAVAIL: _NOT_AVAILABLE,

@@ -96,8 +96,8 @@ def says_of_password(answer: PasswordAnswer) -> bool | None:
     """Whether a directory's answer to a bind says that the password was right, or a wrong guess; None: neither."""
     if answer.code == ldap.SUCCESS:
         return True
-    if answer.code in _BROKEN:
-        return None
+    if answer.code in _BROKEN or answer.code == ldap.INVALID_DN_SYNTAX:
+        return None  # a name that is none there: no password was looked at
     return {"password": False, "account-locked": None}.get(_reason_of(answer.text), True)
 
 

@@ -124,7 +124,7 @@ def _spelled(name: str) -> str:
 
 def _checked(found: Found | None, group: str) -> None:
     if found is None or found.result.code != ldap.SUCCESS or len(found.entries) != 1:
-        raise CannotIdentify(f"the group {group} was answered with {_code(found)} and not one entry")
+        raise CannotIdentify(f"the group {group} is not found at the directory (result {_code(found)})")
 
 
 def _code(found: Found | None) -> int | None:

@@ -108,7 +108,8 @@ class Rule:
         if self.flags is not None and not self.flags & identity.flags:
             missed.append(f"the account is not {_any(self.flags)}")
         if not self.is_for(login.client):
-            missed.append(f"{login.client or 'no address'} is not in {_any(map(str, self.networks or ()))}")
+            client = login.client or "an address that is not known"
+            missed.append(f"{client} is not in {_any(map(str, self.networks or ()))}")
         if self.hours is not None and not any(hours.cover(login.at) for hours in self.hours):
             missed.append(f"the time is not {_any(hours.text for hours in self.hours)}")
         return missed

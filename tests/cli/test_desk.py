@@ -80,6 +80,15 @@ class TestBlock:
         later = desk("user", "block", "alice", "--reason", "x", "--until", "2100-01-31", "--json").json
         assert later["until"] == "2100-01-31T00:00:00Z"
 
+    @pytest.mark.parametrize("first", [("block",), ("disable",)])
+    def test_A48_one_that_is_not_shortened_is_told_as_it_is(self, desk, first):
+        desk("user", *first, "alice", "--reason", "leave")
+        ran = desk("user", "block", "alice", "--reason", "x", "--days", "1")
+        assert ran.code == 0
+        assert f"alice is blocked until {'enabled' if first == ('disable',) else 'unblocked'} (" in ran.out
+        assert "leave. A block is never shortened" in ran.out
+        assert desk("user", "block", "alice", "--reason", "x", "--days", "1", "--json").json["until"] is None
+
     @pytest.mark.parametrize(
         ("words", "why"),
         [
@@ -106,7 +115,7 @@ class TestBlock:
     def test_A48_a_disabled_account_is_enabled_only(self, desk):
         assert desk("user", "disable", "alice").code == 0
         assert "disabled until enabled" in desk("user", "list").out
-        assert "blocked until      enabled" in desk("user", "show", "alice").out
+        assert "blocked            until enabled" in desk("user", "show", "alice").out
         ran = desk("user", "unblock", "alice", "--reason", "x")
         assert ran.code == 1
         assert "user enable" in ran.err
@@ -198,13 +207,24 @@ class TestAppPassword:
         [
             ((), "--application"),
             (("--application", "vpn"), "only jenkins"),
-            (("--application", "jenkins", "--network", "10.0.0.1/8"), "networks"),
+            (("--application", "jenkins", "--network", "10.0.0.1/8"), "--network: "),
             (("--application", "jenkins", "--days", "0"), "--days"),
         ],
     )
     def test_what_makes_no_sense_ends_with_2(self, with_app, words, why):
         ran = with_app("user", "app-password", "carol", *words)
         assert (ran.code, why in ran.err) == (2, True), ran.err
+
+    def test_where_no_application_asks_for_it_that_is_warned_of(self, with_app):
+        file = with_app.directory / "ldapmfa.toml"
+        file.write_text(file.read_text() + '[[application]]\nname = "ci"\nnetworks = ["10.0.0.0/8"]\nfactors = ["totp"]\n')
+        assert with_app("user", "app-password", "carol", "--application", "jenkins").err == ""
+        ran = with_app("user", "app-password", "carol", "--application", "ci")
+        assert (ran.code, 'warning: the application ci has no "app-password"' in ran.err) == (0, True)
+
+    def test_user_enrol_points_to_it(self, with_app):
+        ran = with_app("user", "enrol", "carol", "--kind", "app-password")
+        assert (ran.code, "`ldapmfa user app-password` makes one" in ran.err) == (2, True)
 
     def test_it_must_be_among_the_factors(self, desk):
         name = desk("check-config", "--json")

@@ -240,7 +240,7 @@ async def test_an_account_is_looked_up_with_its_groups(house, monkeypatch):
     assert (value["decision"]["rule"], value["account"]["key"]) == ("vpn", "default/guid:1")
     with pytest.raises(CannotIdentify, match="the group gone"):
         await house.explain(Policy(rules=(Rule("r", "refuse", groups=("gone",)),)), name="eve")
-    with pytest.raises(Failed, match="bob is nobody whom the service account sees") as failed:
+    with pytest.raises(Failed, match="the service account sees no account called bob") as failed:
         await house.explain(Policy(), name="bob")
     assert failed.value.code == 1
     with pytest.raises(Failed, match="several accounts: use a DN\n  one\n  two"):
@@ -400,3 +400,16 @@ def test_a_certificate_is_written_as_in_the_configuration(ldapmfa):
     ran = ldapmfa.child("explain", "--dn", EVE, "--certificate", "jenkins")
     assert (ran.code, "--certificate: jenkins must be" in ran.err) == (2, True)
     assert pretence.shown_by("subject:CN=x") == Certificate("CN=x", (), "")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--dn", "eve"), "--dn: eve is not a distinguished name:"),
+        (("--dn", EVE, "--group", "vpn"), "--group: vpn is not a distinguished name or a SID:"),
+        (("--dn", EVE, "--group", "S-1-5-32-544", "--flag", "tall"), "--flag: tall is no flag; known are computer, "),
+    ],
+)
+def test_what_describes_nobody_ends_with_2(ldapmfa, words, why):
+    ran = ldapmfa("explain", *words)
+    assert (ran.code, why in ran.err) == (2, True), ran.err

@@ -106,3 +106,27 @@ def test_a_service_that_nobody_uses_is_warned_of(asks):
     ran = asks("check-config")
     assert ran.code == 0
     assert 'factors.unused: nobody is asked by it: login.factors does not have "unused"' in ran.err
+
+
+def test_who_enrols_here_gets_the_first_factor_that_is_none_of_a_service(asks):
+    file = asks.directory / "ldapmfa.toml"
+    asks("init")
+    file.write_text(file.read_text().replace('["totp", "webhook"]', '["webhook", "recovery"]'))
+    assert asks("user", "enrol", "alice", "--json").json["kind"] == "recovery"
+    ran = asks("user", "enrol", "alice", "--kind", "webhook")
+    assert (ran.code, "--kind webhook: is a service" in ran.err) == (2, True)
+    file.write_text(file.read_text().replace('["webhook", "recovery"]', '["webhook"]'))
+    ran = asks("user", "enrol", "bob")
+    assert (ran.code, "login.factors: has services alone" in ran.err) == (2, True)
+    file.write_text(file.read_text() + '[[rule]]\nname = "x"\nfactors = ["hotp"]\n')
+    assert asks("user", "enrol", "bob", "--kind", "hotp", "--json").json["kind"] == "hotp"
+
+
+def test_a_certificate_that_nobody_is_asked_for_and_a_name_of_two_rules_are_warned_of(asks):
+    file = asks.directory / "ldapmfa.toml"
+    rule = '[[rule]]\nname = "same"\n'
+    file.write_text(f'{file.read_text()}[[application]]\nname = "ci"\ncertificates = ["dns:ci"]\n{rule}{rule}')
+    ran = asks("check-config")
+    assert ran.code == 0
+    assert "application[0].certificates: nobody is asked for one: set client_ca_file" in ran.err
+    assert "rule[1].name: same is another rule's name too" in ran.err

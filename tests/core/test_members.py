@@ -87,7 +87,7 @@ class TestByReading:
 @pytest.mark.parametrize("capabilities", [AD, OPENLDAP])
 @pytest.mark.parametrize("answer", [None, found(), found(code=32)])
 def test_no_such_group_is_an_error(capabilities, answer):
-    with pytest.raises(CannotIdentify, match="and not one entry"):
+    with pytest.raises(CannotIdentify, match="is not found at the directory"):
         play(lambda _ask: answer, capabilities)
 
 

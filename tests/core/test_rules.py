@@ -75,7 +75,7 @@ def test_what_fails_is_said_in_words():
         "the account is not in cn=admins,dc=x",
         "CN=Ann,OU=Staff,OU=People,DC=x is not below ou=z,dc=x",
         "the account is not computer",
-        "no address is not in 10.1.0.0/16",
+        "an address that is not known is not in 10.1.0.0/16",
         "the time is not sun 22:00-06:00",
     ]
 
