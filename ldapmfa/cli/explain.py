@@ -16,6 +16,7 @@ from ldapmfa.cli.accounts import in_reactor
 from ldapmfa.cli.command import Command, Failed, answer, load, say
 from ldapmfa.cli.rows import local
 from ldapmfa.cli.user import complete_name
+from ldapmfa.wire.proxy import plain
 
 if TYPE_CHECKING:
     from ldapmfa.cli.pretence import Explained
@@ -83,7 +84,7 @@ def explain(
     if listener and listener not in known:
         raise Failed(2, f"--listener: {config.source} has no listener {listener}, only {', '.join(known)}")
     try:
-        client = ip_address(address) if address else None
+        client = plain(ip_address(address)) if address else None
     except ValueError:
         raise Failed(2, f"--from: {address} is not an IP address") from None
     from ldapmfa.cli import pretence  # noqa: PLC0415 - takes long

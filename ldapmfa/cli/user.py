@@ -35,6 +35,7 @@ from ldapmfa.cli.rows import (
     pending_cells,
     pending_value,
 )
+from ldapmfa.wire.proxy import plain
 
 if TYPE_CHECKING:
     from ldapmfa.accounts import Accounts, Details, Enrolled, No, Overview
@@ -466,7 +467,7 @@ def test(*, name: str, listener: str | None, address: str | None, password_stdin
     if listener and listener not in known:
         raise Failed(2, f"--listener: {config.source} has no listener {listener}, only {', '.join(known)}")
     try:
-        client = ip_address(address) if address else None
+        client = plain(ip_address(address)) if address else None
     except ValueError:
         raise Failed(2, f"--from: {address} is not an IP address") from None
     if password_stdin:
