@@ -17,6 +17,7 @@ from click.shell_completion import CompletionItem
 
 from ldapmfa.cli.command import Failed, given, load
 from ldapmfa.errors import ConfigError, DirectoryDown
+from ldapmfa.wire.proxy import plain
 
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
@@ -187,7 +188,7 @@ def login_place(
     if listener and listener not in known:
         raise Failed(2, f"--listener: {config.source} has no listener {listener}, only {', '.join(known)}")
     try:
-        client = ip_address(address) if address else None
+        client = plain(ip_address(address)) if address else None
     except ValueError:
         raise Failed(2, f"--from: {address} is not an IP address") from None
     return (known[listener] if listener else config.listen[0]), client

@@ -37,6 +37,7 @@ class Identity:
     elsewhere: bool = False  #: found at the global catalog: of another domain, where account names are others'
     sids: tuple[bytes, ...] = field(default=(), compare=False, repr=False)  #: Active Directory's: its groups', nested
     flags: frozenset[str] = field(default=frozenset(), compare=False)  #: what `FLAGS` calls it
+    hides_flags: bool = field(default=False, compare=False)  #: it may be more: userAccountControl was not shown
     phone: str | None = field(default=None, compare=False, repr=False)  #: as the directory has it, where that counts
 
     @property
@@ -172,10 +173,15 @@ _COMPUTER: Final = "805306369"
 
 def _flags(entry: Entry) -> frozenset[str]:
     """What the entry of an account at Active Directory is called by rules: `FLAGS`, and "computer"."""
-    shown = entry.text("userAccountControl")
-    bits = int(shown[0]) if len(shown) == 1 and shown[0].isascii() and shown[0].isdecimal() else 0
+    bits = 0 if _hides_flags(entry) else int(entry.text("userAccountControl")[0])
     found = {name for name, bit in FLAGS.items() if bits & bit}
     return frozenset(found | {"computer"} if entry.text("sAMAccountType") == (_COMPUTER,) else found)
+
+
+def _hides_flags(entry: Entry) -> bool:
+    """Whether the entry of an account at Active Directory does not show userAccountControl, as each has one."""
+    shown = entry.text("userAccountControl")
+    return len(shown) != 1 or not (shown[0].isascii() and shown[0].isdecimal())
 
 
 _ASK_WHO: Final = Ask(ldap.WHO_AM_I)
@@ -208,8 +214,9 @@ def _in_active_directory(capabilities: Capabilities, directory: str, phone: str 
     identity = _active_directory_identity(entry, who, sid, directory)
     if isinstance(identity, Unidentified):
         return identity
-    elsewhere, number = place == "catalog", _phone(entry, phone)
-    return replace(identity, elsewhere=elsewhere, sids=sids[1:], flags=_flags(entry), phone=number)
+    elsewhere, number, hides = place == "catalog", _phone(entry, phone), _hides_flags(entry)
+    seen = replace(identity, elsewhere=elsewhere, sids=sids[1:], phone=number)
+    return replace(seen, flags=_flags(entry), hides_flags=hides)
 
 
 def _active_directory_identity(entry: Entry, who: str | None, sid: bytes, directory: str) -> Identity | Unidentified:
@@ -390,8 +397,10 @@ def account_of(capabilities: Capabilities, directory: str, entry: Entry, phone: 
     identity = prefix + (ids[0].hex() if ad else ids[0].decode(errors="replace").lower())
     accounts = entry.text("sAMAccountName") if ad else entry.text("uid") or entry.text("sAMAccountName")
     upn = entry.text("userPrincipalName")
-    named, flags = upn[0] if len(upn) == 1 else None, _flags(entry) if ad else frozenset()
-    return Identity(directory, identity, entry.dn, accounts, named, flags=flags, phone=_phone(entry, phone))
+    found = Identity(
+        directory, identity, entry.dn, accounts, upn[0] if len(upn) == 1 else None, phone=_phone(entry, phone)
+    )
+    return replace(found, flags=_flags(entry), hides_flags=_hides_flags(entry)) if ad else found
 
 
 def is_taken_alike(capabilities: Capabilities, name: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Literal
 
-from ldapmfa.core.identity import Identity
+from ldapmfa.core.identity import CannotIdentify, Identity
 from ldapmfa.wire import dn
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -94,7 +94,10 @@ class Rule:
     hours: tuple[Hours, ...] | None = None
 
     def misses(self, login: Circumstances) -> list[str]:
-        """The conditions that do not hold, in words; none: it applies."""
+        """The conditions that do not hold, in words; none: it applies.
+
+        CannotIdentify: that can't be said, as the directory hides what is asked for.
+        """
         identity = login.identity
         missed = []
         if self.applications is not None and login.application not in self.applications:
@@ -105,13 +108,17 @@ class Rule:
             missed.append(f"the account is not in {_any(self.groups)}")
         if self.ous is not None and not any(dn.lies_below(identity.dn, place) for place in self.ous):
             missed.append(f"{identity.dn} is not below {_any(self.ous)}")
-        if self.flags is not None and not self.flags & identity.flags:
+        hidden = self.flags is not None and identity.hides_flags and not self.flags & identity.flags
+        hidden = hidden and self.flags != frozenset({"computer"})  # that is said elsewhere
+        if self.flags is not None and not hidden and not self.flags & identity.flags:
             missed.append(f"the account is not {_any(self.flags)}")
         if not self.is_for(login.client):
             client = login.client or "an address that is not known"
             missed.append(f"{client} is not in {_any(map(str, self.networks or ()))}")
         if self.hours is not None and not any(hours.cover(login.at) for hours in self.hours):
             missed.append(f"the time is not {_any(hours.text for hours in self.hours)}")
+        if hidden and not missed:
+            raise CannotIdentify(f"{identity.dn} hides userAccountControl, which the rule {self.name} is about")
         return missed
 
     def is_about(self, directory: str, application: str) -> bool:

@@ -7,9 +7,10 @@ passwords are counted before the next one is asked about; what is under way mean
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from ipaddress import IPv6Address, IPv6Network
-from typing import Literal
+from typing import Final, Literal
 
 from ldapmfa.core.rules import Address
 
@@ -161,3 +162,18 @@ def bare_name(name: str) -> str:
         return name
     behind = name.rpartition("\\")[2]
     return behind.partition("@")[0] or behind or name
+
+
+def without_marks(name: str) -> str:
+    """A normalised name without what may not tell names apart: accents, and characters of which nobody knows anything.
+
+    Active Directory finds an account by its name with any accents ([MS-ADTS] 3.1.1.2.2.4, CompareString with
+    NORM_IGNORENONSPACE), so that there is no end of spellings to guess by.
+    """
+    if name.isascii():
+        return name
+    letters = unicodedata.normalize("NFKD", name)
+    return "".join(char for char in letters if unicodedata.category(char) not in _NO_LETTERS) or name
+
+
+_NO_LETTERS: Final = frozenset({"Mn", "Mc", "Me", "Cc", "Cf", "Cn", "Co", "Cs"})

@@ -291,8 +291,8 @@ SET_ABOUT: Final = Statement(_replacing(META))
 # -- wrong passwords
 
 #: What a row of TRIED tells of: the account that the last success under this name was; one that has the name, or the
-#: bare one; the name as typed; all from there; everybody, this minute.
-BY_NAME, BY_FORM, BY_BARE_FORM, AS_TYPED, FROM_THERE, EVERYBODY = range(6)
+#: bare one, or that without its marks; the name as typed; all from there; everybody, this minute.
+BY_NAME, BY_FORM, BY_BARE_FORM, BY_UNMARKED_FORM, AS_TYPED, FROM_THERE, EVERYBODY = range(7)
 
 
 def _tried() -> Statement:
@@ -322,6 +322,7 @@ def _tried() -> Statement:
             of(BY_NAME, NAMES, NAMES.c.name == bindparam("name")),
             of(BY_FORM, FORMS, FORMS.c.value == bindparam("value")),
             of(BY_BARE_FORM, FORMS, FORMS.c.value == bindparam("bare")),
+            of(BY_UNMARKED_FORM, FORMS, FORMS.c.value == bindparam("unmarked")),
             row(AS_TYPED, TRIES.c.directory == directory, TRIES.c.who == bindparam("typed")),
             row(FROM_THERE, TRIES.c.directory == literal_column("''"), TRIES.c.who == literal_column("''")),
             select(literal_column(str(EVERYBODY)), null(), RATES.c.failures, *nothing).where(this_minute),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from ldapmfa.core.throttle import PasswordLimit, Tried, bare_name
+from ldapmfa.core.throttle import PasswordLimit, Tried, bare_name, without_marks
 from ldapmfa.store import statements
 from ldapmfa.store.rows import plain
 from ldapmfa.store.writer import BROKEN, Call, Writer, down
@@ -58,7 +58,8 @@ class Tries:
         """What is known of wrong passwords for a typed name, normalised, from `source`; one reading."""
         now, name = self._clock(), plain(name)
         bare = bare_name(name)
-        typed = f"name:{bare}"
+        unmarked = without_marks(bare)
+        typed = f"name:{unmarked}"
         try:
             rows = await self._database.read(
                 statements.TRIED,
@@ -66,6 +67,7 @@ class Tries:
                 name=name,
                 value=name.removeprefix("dn:"),
                 bare=bare,
+                unmarked=unmarked.removeprefix("dn:"),
                 typed=typed,
                 source=source,
                 minute=int(now // 60),
@@ -138,8 +140,8 @@ class Tries:
 
 
 def _whose(rows: Sequence[Sequence[Any]]) -> str | None:
-    """The account that logged in by that name last; else the only one that has it, or has it without the domain."""
-    for what in (statements.BY_NAME, statements.BY_FORM, statements.BY_BARE_FORM):
+    """The account that logged in by that name last; else the only one that has it, if not to the letter."""
+    for what in (statements.BY_NAME, statements.BY_FORM, statements.BY_BARE_FORM, statements.BY_UNMARKED_FORM):
         keys = {row[1] for row in rows if row[0] == what}
         if keys:
             return keys.pop() if len(keys) == 1 else None

@@ -372,6 +372,7 @@ hours = ["sat,sun 00:00-24:00"]
         ((), "tcp", "factors"),
         (("--from", "192.0.2.1"), "tcp", "factors"),
         (("--from", "10.1.2.3"), "vpn", "factors"),
+        (("--from", "::ffff:10.1.2.3"), "vpn", "factors"),
         (("--certificate", "dns:JENKINS.example.com"), "jenkins", "refuse"),
         (("--certificate", "subject:cn = Jenkins , o=Example"), "jenkins", "refuse"),
         (("--certificate", "sha256:" + ":".join(["AB"] * 32)), "jenkins", "refuse"),

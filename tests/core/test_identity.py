@@ -416,6 +416,17 @@ def test_an_account_that_is_found_has_its_groups_and_flags(answer, sids):
     assert end.value.value.flags == {"password-never-expires"}
 
 
+@pytest.mark.parametrize(("shown", "hides"), [((b"512",), False), (None, True), ((b"x",), True), ((b"512", b"512"), True)])
+def test_whether_all_of_an_accounts_flags_are_known(shown, hides):
+    entry = entry_with(ANN, userAccountControl=shown)
+    asking = identify(AD_MUTE, "main")
+    assert next(asking) == ASK_GROUPS
+    asking.send(ROOT)
+    with pytest.raises(StopIteration) as end:
+        asking.send(found(entry))
+    assert end.value.value.hides_flags is hides
+
+
 ROOT_NAMES = Ask(ldap.search_request(b"", ("defaultNamingContext", "configurationNamingContext")), "service")
 NAMES_OF_ROOT = found(Entry("", {"defaultnamingcontext": (b"dc=x",), "configurationnamingcontext": (b"cn=c,dc=x",)}))
 ASK_DOMAIN = Ask(

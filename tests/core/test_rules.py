@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ldapmfa.core.identity import Identity
+from ldapmfa.core.identity import CannotIdentify, Identity
 from ldapmfa.core.policy import Decision, Exempt, Policy, Recall, ServiceRule
 from ldapmfa.core.rules import Circumstances, Hours, Moment, Rule, lies_in
 from ldapmfa.wire import dn
@@ -55,6 +55,19 @@ def test_a_rule_holds_where_all_of_its_conditions_do(conditions, holds):
     missed = rule.misses(login(groups=frozenset({ADMINS})))
     assert (not missed) is holds
     assert all(isinstance(why, str) for why in missed)
+
+
+def test_a_rule_about_flags_that_the_directory_hides_is_not_passed_over():
+    """Nobody gets around a rule because the account may not read its own userAccountControl."""
+    hidden = replace(ANN, flags=frozenset({"computer"}), hides_flags=True)
+    about = frozenset({"password-not-required"})
+    with pytest.raises(CannotIdentify):
+        Rule("r", "refuse", flags=about).misses(login(identity=hidden))
+    assert Rule("r", "refuse", flags=about, directory="hr").misses(login(identity=hidden)), "it is about others"
+    assert not Rule("r", "refuse", flags=about | {"computer"}).misses(login(identity=hidden))
+    user = replace(hidden, flags=frozenset())
+    assert Rule("r", "refuse", flags=frozenset({"computer"})).misses(login(identity=user)), "that is not hidden"
+    assert not Rule("r", "refuse").misses(login(identity=user))
 
 
 def test_what_fails_is_said_in_words():

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldapmfa.core.throttle import Failures, Limit, PasswordLimit, Room, Tried, bare_name, source_of
+from ldapmfa.core.throttle import Failures, Limit, PasswordLimit, Room, Tried, bare_name, source_of, without_marks
 
 NOW = 1_700_000_000.0
 DAY = 86400.0
@@ -211,3 +211,20 @@ def test_A22_where_a_client_is_as_far_as_it_counts(client, source):
 )
 def test_A22_a_name_without_its_domain(name, bare):
     assert bare_name(name) == bare
+
+
+@pytest.mark.parametrize(
+    ("name", "unmarked"),
+    [
+        ("ann", "ann"),
+        ("\u00e4nn", "ann"),
+        ("a\u0302n\u0303n\u0301\u0302", "ann"),
+        ("an\u0378n\ue000", "ann"),
+        ("dn:cn=\u00e5nn,dc=x", "dn:cn=ann,dc=x"),
+        ("\u0430nn", "\u0430nn"),
+        ("\u0301", "\u0301"),
+        ("", ""),
+    ],
+)
+def test_A22_a_name_without_its_accents(name, unmarked):
+    assert without_marks(name) == unmarked

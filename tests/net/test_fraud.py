@@ -2,10 +2,8 @@
 
 import asyncio
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
-from twisted.internet.task import Clock
 from world import ALICE, BOB, PASSWORD, SERVICE, World, bind
 
 from ldapmfa import audit
@@ -17,7 +15,6 @@ from ldapmfa.factors.service import Denied
 from ldapmfa.net.asking import Terms
 from ldapmfa.net.fraud import RETRIED, RETRY, Measures
 from ldapmfa.net.watch import LOOK, watch
-from ldapmfa.store import Cut
 
 PUSH = ServiceRule("push", ("push", "phone", "sms"), takes_codes=True)
 FRAUD = Denied("fraud", "reported in the app")
@@ -275,24 +272,6 @@ async def test_A44_what_is_blocked_while_the_store_is_away_is_heard_of_when_it_i
     watching.cancel()
     await asyncio.wait({watching})
     assert cuts == [account(house)]
-
-
-async def test_A44_of_two_blocks_at_once_the_one_that_is_written_last_is_heard_of_too():
-    """A number is given before it is written: PostgreSQL may show the higher one first."""
-    written, cuts, clock = [Cut(3, "old")], [], Clock()
-
-    async def look(number):
-        return [one for one in written if one.number > number]
-
-    watching = asyncio.ensure_future(watch(SimpleNamespace(cuts_since=look), 3, cuts.append, clock))
-    for more in ([], [Cut(5, "second")], [Cut(4, "first")], [], []):
-        written = sorted([*written, *more], key=lambda one: one.number)
-        for _ in range(5):
-            await asyncio.sleep(0)
-        clock.advance(LOOK)
-    watching.cancel()
-    await asyncio.wait({watching})
-    assert cuts == ["second", "second", "first", "first"]
 
 
 class TestStoreDown:

@@ -70,6 +70,17 @@ class TestCounting:
         world.now += 60
         assert (await known(store, password="more")).this_minute == 0
 
+    async def test_A22_accents_are_no_other_name(self, world, alice):
+        """Active Directory takes one for the other, and there is no end of them."""
+        store = await world.open()
+        spellings = ["\u00e1lice", "\u00e0lice", "AD\\al\u00edce", "a\u0302\u0302lice@ad.example", "alice", "ali\u0378ce"]
+        for count, name in enumerate(spellings):
+            assert (await wrong(store, name, password=name)).failures == count
+        await store.admit(alice, world.success(), [])
+        assert (await known(store)).failures == 0, "it is an account that is known by now"
+        for count, name in enumerate(["alice", *spellings, "CN=\u00c4lice,OU=People,DC=example,DC=com"]):
+            assert (await wrong(store, name, password=name)).failures == count, name
+
     async def test_A22_counts_are_exact_on_two_stores_at_once(self, world):
         stores = [await world.open(), await world.open()]
         await asyncio.gather(*(wrong(stores[n % 2], password=str(n)) for n in range(60)))
