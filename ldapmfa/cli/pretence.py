@@ -23,10 +23,10 @@ from ldapmfa.cli.rows import moment as iso
 from ldapmfa.config import Config, Listen
 from ldapmfa.core import questions as q
 from ldapmfa.core.application import Certificate, Peer
-from ldapmfa.core.identity import FLAGS, Identity, NoOneAccount, sid_octets
+from ldapmfa.core.identity import FLAGS, CannotIdentify, Identity, NoOneAccount, sid_octets
 from ldapmfa.core.login import ServiceUnreachable, login
 from ldapmfa.core.policy import Choice, Decision, Policy
-from ldapmfa.core.rules import Address, Circumstances, Moment, Network
+from ldapmfa.core.rules import Address, Circumstances, Moment, Network, Rule
 from ldapmfa.core.secret import CodeForm, Secret
 from ldapmfa.factors.breaker import Guarded
 from ldapmfa.net import assembly, service
@@ -361,7 +361,10 @@ def elsewhere(found: Explained) -> Iterator[tuple[str, Decision]]:
     here = said(found.decision)
     places = {str(network): _typical(network, networks) for network in networks}
     for place, client in (*places.items(), ("anywhere else", None)):
-        decision = policy.decide(identity, client, found.at, found.groups)
+        try:
+            decision = policy.decide(identity, client, found.at, found.groups)
+        except CannotIdentify:
+            continue  # a login from there would be broken; what the rule misses says why
         if networks and said(decision) != here:
             yield place, decision
 
@@ -393,7 +396,7 @@ def _rules(found: Explained) -> list[dict[str, Any]]:
 
     policy = found.door.policy
     login = Circumstances(found.identity, found.asked.peer.address, policy.application, found.at, found.groups)
-    rules = [(rule, rule.misses(login)) for rule in policy.rules]
+    rules = [(rule, _misses(rule, login)) for rule in policy.rules]
     first = next((rule for rule, missed in rules if not missed), None)
     return [
         {
@@ -406,6 +409,14 @@ def _rules(found: Explained) -> list[dict[str, Any]]:
         }
         for rule, missed in rules
     ]
+
+
+def _misses(rule: Rule, login: Circumstances) -> list[str]:
+    """What a rule misses; of one behind the one that decides it may be that this can't be said."""
+    try:
+        return rule.misses(login)
+    except CannotIdentify as why:
+        return [str(why)]
 
 
 def _exempt(found: Explained) -> list[dict[str, Any]]:

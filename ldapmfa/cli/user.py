@@ -481,6 +481,8 @@ def test(*, name: str, listener: str | None, address: str | None, password_stdin
     listen, client = login_place(config, listener, address)
     if password_stdin:
         password, code = (sys.stdin.buffer.readline().rstrip(b"\r\n") for _ in range(2))
+    elif not sys.stdin.isatty():
+        raise Failed(2, "there is no terminal to ask at: give the password as input, with --password-stdin")
     else:
         password = click.prompt("Password", hide_input=True, err=True).encode()
         asked = click.prompt("Code or keyword (none: just Enter)", default="", show_default=False, err=True)

@@ -15,7 +15,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
-from ldapmfa.core.identity import Identity, Unidentified
+from ldapmfa.core.identity import CannotIdentify, Identity, Unidentified
 from ldapmfa.core.policy import Choice, Decision, Policy, Shape
 from ldapmfa.core.questions import (
     Accepted,
@@ -52,6 +52,7 @@ from ldapmfa.core.questions import (
     VerifyPassword,
 )
 from ldapmfa.core.secret import Secret, Typed, is_usable, split
+from ldapmfa.errors import DirectoryDown
 from ldapmfa.wire import ldap
 
 #: Result codes of a bind by which a directory says that it can't answer now, or not like this.
@@ -164,15 +165,22 @@ def _told(
 ) -> Generator[Question, Any, Verdict]:
     """The password was right, and must be changed: who shows a factor is told so, as the directory said it.
 
-    Nobody is bound, so that a service account says who that is. Nothing here ends in success.
+    Nobody is bound, so that a service account says who that is; what it can't say is no reason to answer otherwise than
+    to a wrong password. Nothing here ends in success.
     """
-    identity: Identity | None = yield Resolve(attempt.name)
-    if identity is None or typed.code is None:
-        return replace(refused, answer=b"")
-    bound = _Bound(identity, b"", attempt, refused)
-    decision = yield from _decided(attempt, identity)
+    quiet = replace(refused, answer=b"")
+    if typed.code is None:
+        return quiet
+    try:
+        identity: Identity | None = yield Resolve(attempt.name)
+        if identity is None:
+            return quiet
+        decision = yield from _decided(attempt, identity)
+    except (CannotIdentify, DirectoryDown):
+        return quiet
     if decision.action != "factors":
-        return replace(refused, answer=b"")
+        return quiet
+    bound = _Bound(identity, b"", attempt, refused)
     verdict = yield from _factor(typed, shape, decision.policy, bound)
     return refused if isinstance(verdict, Accepted) else verdict
 

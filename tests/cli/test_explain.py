@@ -247,6 +247,23 @@ async def test_an_account_is_looked_up_with_its_groups(house, monkeypatch):
         await house.explain(Policy(), name="bob one two")
 
 
+async def test_a_rule_about_flags_that_the_directory_hides(house, monkeypatch):
+    class Hiding:
+        settings = SimpleNamespace(service_dn="cn=svc", name="default", identity_name="default")
+
+        async def find(self, _name):
+            return Identity("default", "guid:1", EVE, ("eve",), hides_flags=True)
+
+    monkeypatch.setattr(service, "directories", lambda *_: {"default": Hiding()})
+    weak = Rule("weak", "refuse", flags=frozenset({"password-not-required"}))
+    with pytest.raises(CannotIdentify, match="hides userAccountControl, which the rule weak is about"):
+        await house.explain(Policy(rules=(weak,)), name="eve")
+    inside = Rule("inside", "password-only", networks=(INSIDE,))
+    _, value = await house.explain(Policy(rules=(inside, weak)), name="eve", address="10.1.2.3")
+    assert (value["decision"]["rule"], value["rules"][1]["applies"], value["elsewhere"]) == ("inside", False, [])
+    assert value["rules"][1]["misses"] == [f"{EVE} hides userAccountControl, which the rule weak is about"]
+
+
 async def test_flags_and_names_may_be_stated(house):
     policy = Policy(rules=(Rule("computers", "password-only", flags=frozenset({"computer"})),), exempt=(Exempt("eve@example.com"),))
     _, value = await house.explain(policy, stated=Stated(EVE, upn="EVE@example.com", flags=frozenset({"computer"})))

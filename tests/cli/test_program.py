@@ -189,6 +189,10 @@ class TestCheckConfig:
         assert "warning: directory.uris: passwords go to dc.example.test in clear text" in ran.err
         assert len(ldapmfa("check-config", "--json").json["warnings"]) == 2
 
+    def test_without_a_terminal_the_password_is_input(self, ldapmfa):
+        ran = ldapmfa.child("user", "test", "alice", "--json")
+        assert (ran.code, "--password-stdin" in ran.errors[0]) == (2, True)
+
     def test_online_a_server_that_is_not_there_ends_with_3(self, ldapmfa):
         ran = ldapmfa.child("check-config", "--online", "--json")
         assert ran.code == 3

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 import pytest
 from playbook import NONE, Procedure, unthrottled
 
-from ldapmfa.core.identity import Identity
+from ldapmfa.core.identity import CannotIdentify, Identity
 from ldapmfa.core.login import ServiceUnreachable
 from ldapmfa.core.policy import Choice, Exempt, Policy, Recall, ServiceRule
 from ldapmfa.core.questions import (
@@ -40,6 +40,7 @@ from ldapmfa.core.questions import (
 )
 from ldapmfa.core.rules import Moment, Rule
 from ldapmfa.core.secret import CodeForm, Secret
+from ldapmfa.errors import DirectoryDown
 
 ANN = Identity("main", "guid:01", "cn=ann,dc=x", ("ann",), "ann@x")
 SVC = Identity("main", "guid:02", "cn=svc,dc=x", ("svc",))
@@ -248,7 +249,15 @@ def test_A23_nobody_is_told_where_that_is_not_configured_or_of_anything_else():
 def test_A23_nobody_is_told_who_can_not_be_found_or_types_no_code():
     quiet = Refused("must-change-password", detail=said("773"))
     assert expired() << Resolve("ann") >> NONE << quiet
-    assert expired(typed=b"secret") << Resolve("ann") >> ANN << quiet
+    assert expired(typed=b"secret") << quiet
+
+
+@pytest.mark.parametrize("broken", [DirectoryDown("the service account is locked"), CannotIdentify("no groups")])
+def test_A23_what_a_service_account_can_not_say_is_no_other_answer(broken):
+    quiet = Refused("must-change-password", detail=said("773"))
+    assert expired() << Resolve("ann") >> broken << quiet
+    admins = ruled(Rule("admins", "refuse", groups=(ADMINS,)), policy=TELLS)
+    assert expired(admins) << Resolve("ann") >> ANN << FindGroups(ANN, (ADMINS,)) >> broken << quiet
 
 
 def test_A23_nobody_is_told_whom_the_rules_ask_for_no_factor():
