@@ -1,16 +1,18 @@
 """Which passwords the directory is asked about now: what may be under way at once, and what becomes of each.
 
 Promised here: guesses made in parallel are no more than guesses made one after the other, within this process; several
-processes know of each other what is counted, not what is under way (`PasswordLimit.room`). A guess whose client has
-left is counted like any other, and a wrong one is durable before anybody is told. Where the directory did not answer,
-nothing is counted. Not in here: what the limits are (`ldapmfa.core.throttle`), who has spent how much
-(`ldapmfa.store.tries`).
+processes know of each other what is counted, not what is under way (`PasswordLimit.room`). A password that was right a
+moment ago is no guess, and waits for nobody. A guess whose client has left is counted like any other, and a wrong one
+is durable before anybody is told. Where the directory did not answer, nothing is counted. Not in here: what the limits
+are (`ldapmfa.core.throttle`), who has spent how much (`ldapmfa.store.tries`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+import hmac
+import os
+from collections import Counter, OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
@@ -24,6 +26,9 @@ from ldapmfa.errors import StoreDown
 from ldapmfa.net.link import Link
 from ldapmfa.store import Counted, Store
 
+#: For how long, in seconds, and of how many accounts at most it is known which password was right.
+_KNOWN_SECONDS: Final = 300.0
+_KNOWN: Final = 10_000
 #: Clients that have left and whose passwords are judged all the same; of further ones they count as wrong.
 LEFT: Final = 100
 
@@ -82,11 +87,44 @@ class UnderWay:
             del self._lines[key]
 
 
+class Right:
+    """Which password was right lately for a name as typed, from where: a hash under a key of this process alone."""
+
+    def __init__(self) -> None:
+        self._key = os.urandom(32)
+        self._known: OrderedDict[Key, tuple[bytes, float]] = OrderedDict()
+
+    def note(self, named: Key, password: Secret) -> None:
+        """The directory has just accepted it."""
+        self._known[named] = self._hash(password), asyncio.get_running_loop().time() + _KNOWN_SECONDS
+        self._known.move_to_end(named)
+        if len(self._known) > _KNOWN:
+            self._known.popitem(last=False)
+
+    def forget(self, named: Key) -> None:
+        """The directory has refused one: it may have been changed."""
+        self._known.pop(named, None)
+
+    def was(self, named: Key, password: Secret) -> bool:
+        """Whether it is the one that was right lately."""
+        known, until = self._known.get(named, (b"", 0.0))
+        if until <= asyncio.get_running_loop().time():
+            self._known.pop(named, None)
+            return False
+        return hmac.compare_digest(known, self._hash(password))
+
+    def _hash(self, password: Secret) -> bytes:
+        return hmac.digest(self._key, password.reveal(), "sha256")
+
+
 class Try:
     """One password that the directory may be asked about: `ask`, or `end`."""
 
-    def __init__(self, tries: Tries, counted: Counted, keys: Sequence[Key], password: Secret) -> None:
+    def __init__(
+        self, tries: Tries, counted: Counted, named: Key, keys: Sequence[Key], password: Secret
+    ) -> None:
         self.counted = counted
+        self._named = named
         self._tries = tries
         self._keys = keys
         self._password: Secret | None = password
@@ -106,8 +144,11 @@ class Try:
             link, answer = await asked
             right = says_of_password(answer)
             if right is False:
+                self._tries.right.forget(self._named)
                 await self._count()
-            elif right and self.counted.failures:
+            elif right and self._password is not None:
+                self._tries.right.note(self._named, self._password)
+            if right and self.counted.failures:
                 self._tries.store.forget_wrong(self.counted)
         except asyncio.CancelledError:
             self._tries.keep(self._unseen())
@@ -150,6 +191,7 @@ class Tries:
         self.store = store
         self.keep = keep
         self.under_way = UnderWay()
+        self.right = Right()
         self._gateways = tuple(gateways)
         self._workers = workers
         self._left: set[asyncio.Task[Answered]] = set()
@@ -168,6 +210,10 @@ class Tries:
             if barred:
                 self._pass_on(called)
                 return Throttled(barred)
+            named = (directory, name, source)
+            if self.right.was(named, password):
+                self._pass_on(called)
+                return Try(self, counted, named, (), password)
             room = self.limit.room(tried, gateway=gateway, workers=self._workers)
             keyed = {
                 (directory, counted.who, source): room.of_name,
@@ -179,7 +225,7 @@ class Tries:
             if full is None:
                 self.under_way.begin(rooms)
                 self._pass_on(called)
-                return Try(self, counted, tuple(rooms), password)
+                return Try(self, counted, named, tuple(rooms), password)
             if full != called:
                 self._pass_on(called)
             await self.under_way.wait(full, called)
