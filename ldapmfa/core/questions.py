@@ -159,8 +159,8 @@ class Reused:
 class VerifyCode:
     """Is this code right, and are we the first to use it? Burnt, and the success recorded, if so.
 
-    `kinds` are the factors that count, None: all. With `ends`, that is the reason of the refusal which is recorded in
-    the place of a success. Answered by `CodeAnswer`.
+    `kinds` are the factors that count, None: all. With `ends`, the reason of the refusal that it leads to, no success
+    is recorded. Answered by `CodeAnswer`.
     """
 
     identity: Identity

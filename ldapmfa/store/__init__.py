@@ -270,7 +270,8 @@ class Store(Listings, Blocks, Tries):
                 self._set_failures(call, key, Failures())
             if grant and not hit.static:  # that one counts again by itself, for as long as it may
                 self._grant(call, key, grant, one.kind)
-            self._record(call, identity, success, names, now, factor=one.kind, codeless=False)
+            if success.outcome == "accepted":  # a refusal is recorded when it is told, under its reference
+                self._record(call, identity, success, names, now, factor=one.kind, codeless=False)
             return CodeAnswer("accepted", one.kind)
 
         return await self._writer.write(work)

@@ -267,6 +267,9 @@ async def test_A23_the_directorys_word_is_told_to_who_has_shown_a_code_and_to_no
     assert [event.reason for event in house.events[2:]] == ["must-change-password", "replayed-code", "wrong-code", "must-change-password"]
     assert all(event.outcome == "refused" for event in house.events[2:])
     assert house.rows("logins WHERE outcome = 'accepted'") == 2
+    await house.store.close()
+    assert house.rows("logins WHERE outcome = 'refused'") == 4, "each is recorded once"
+    assert house.rows("logins WHERE outcome = 'refused' AND reference = ''") == 0
     assert house.links_open == 0
 
 
