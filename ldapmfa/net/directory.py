@@ -118,6 +118,12 @@ class Directory:
         """Close what nobody uses."""
         self._spares.close()
 
+    @property
+    def away(self) -> frozenset[Server]:
+        """The servers that could not be reached when they were tried last."""
+        now = self._reactor.seconds()
+        return frozenset(server for server, until in self._avoided.items() if until > now)
+
     async def connect(self) -> Link:
         """A fresh link to the first server that can be reached; encrypted as configured. Raises DirectoryDown."""
         now = self._reactor.seconds()

@@ -27,13 +27,14 @@ _ERRORS: Final = 2
 class Order:
     """What a worker is told: the configuration's file and what it said, and descriptors that it inherits.
 
-    `sockets` listen, one for each listener; `counts` is the memory of `turns`.
+    `sockets` listen, one for each listener; `counts` is the memory of `turns`, `figures` that of `metrics`.
     """
 
     file: str
     text: str = field(repr=False)
     sockets: Sequence[int]
     counts: int
+    figures: int
 
     @classmethod
     def read(cls) -> Self:

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from twisted.internet.protocol import Factory
@@ -20,6 +21,8 @@ from twisted.internet.protocol import Factory
 from ldapmfa.config import Config
 from ldapmfa.errors import LdapMfaError
 from ldapmfa.net.asking import CANCEL
+from ldapmfa.net.metrics.memory import Memory
+from ldapmfa.net.metrics.page import Pages, open_page
 from ldapmfa.net.order import INPUT, Order, read_report, report
 from ldapmfa.net.ports import close_ports, lend, open_ports
 from ldapmfa.net.service import FAREWELL, AsyncService, LdapMfa, open_store
@@ -46,7 +49,7 @@ class Worker(LdapMfa):
     """The proxy as one of several workers: takes clients by turns with the others, and ends with the parent."""
 
     def __init__(self, config: Config, reactor: Any, order: Order, number: int) -> None:
-        super().__init__(config, reactor, taken=order.sockets)
+        super().__init__(config, reactor, taken=order.sockets, memory=Memory(order.figures))
         self._clients = self._counted = Clients(Counts(order.counts), number)
 
     async def _begin(self) -> None:
@@ -76,20 +79,39 @@ class Workers(AsyncService):
         self._ports: list[Any] = []
         self._processes: dict[int, Process] = {}
         self._counts = Counts.of(config.service.workers)
+        self._memories = [Memory.shared() for _ in range(config.service.workers)]
+        self._page: Any = None
 
     async def _begin(self) -> None:
         await (await open_store(self._config)).close()
         listens = self._config.listen
         self._ports = await open_ports(self._reactor, listens, [Factory() for _ in listens])
         sockets = [lend(port) for port in self._ports]
-        order = Order(str(self._config.source), self._config.text, sockets, self._counts.descriptor)
+        order = Order(str(self._config.source), self._config.text, sockets, self._counts.descriptor, -1)
         loop = asyncio.get_running_loop()
         listening = []
         for number in range(1, self._config.service.workers + 1):
             listening.append(loop.create_future())
             self._keep(asyncio.ensure_future(self._keep_up(number, order, listening[-1])))
         await asyncio.gather(*listening)
+        await self._show()
         self._log.info("started", workers=len(listening))
+
+    async def _show(self) -> None:
+        """Show the figures of all workers."""
+        config = self._config
+        if config.metrics.endpoint is None:
+            return
+        pages = Pages(
+            {f"worker {number}": memory for number, memory in enumerate(self._memories, 1)},
+            directories=lambda: {listen.directory for listen in config.listen},
+            processes=lambda: {
+                "main": os.getpid(),
+                **{f"worker {number}": process.pid for number, process in self._processes.items()},
+            },
+            stopping=lambda: not self.running,
+        )
+        self._page = await open_page(self._reactor, config.metrics.endpoint, pages, self._log)
 
     async def _keep_up(self, number: int, order: Order, listening: asyncio.Future[None]) -> None:
         """Start a worker, and another one whenever it ends; one that could not even start at first is a failure."""
@@ -99,6 +121,7 @@ class Workers(AsyncService):
             began = loop.time()
             ended, failure = "", None
             try:
+                order = replace(order, figures=self._memories[number - 1].descriptor)
                 process = self._processes[number] = await _spawn(number, order)
                 failure = await _heard_from(process)
             except OSError as failed:
@@ -111,6 +134,7 @@ class Workers(AsyncService):
             if process:
                 ended = _ended(await process.wait())
             self._counts.absent(number)
+            self._memories[number - 1].absent()
             if loop.time() - began > _STEADY:
                 delay = _DELAY[0]
             self._log.error("worker ended", worker=number, reason=str(failure or ended), again_after=delay)
@@ -130,6 +154,8 @@ class Workers(AsyncService):
                 self._log.error("worker killed", worker=number, reason="it did not end")
                 process.kill()
                 await process.wait()
+        if self._page:
+            await close_ports([self._page])
         self._log.info("stopped")
 
 
@@ -138,7 +164,14 @@ async def _spawn(number: int, order: Order) -> Process:
     words = ("worker", "--number", str(number), "--config", order.file)
     # -P: what lies in the working directory is no module of ours
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "ldapmfa", *words, stdin=PIPE, stdout=PIPE, pass_fds=(*order.sockets, order.counts)
+        sys.executable,
+        "-P",
+        "-m",
+        "ldapmfa",
+        *words,
+        stdin=PIPE,
+        stdout=PIPE,
+        pass_fds=(*order.sockets, order.counts, order.figures),
     )
     _pipe(process.stdin).write(order.line())
     return process

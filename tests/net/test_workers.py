@@ -10,7 +10,7 @@ from ldapmfa.net import workers
 from ldapmfa.net.order import Order
 from ldapmfa.net.turns import Counts
 
-ORDER = Order("ldapmfa.toml", "password = 'hunter2'", [3], 4)
+ORDER = Order("ldapmfa.toml", "password = 'hunter2'", [3], 4, 5)
 
 
 class Ended:

@@ -1,0 +1,151 @@
+"""What logins and clients are counted by, in the process that serves them.
+
+Promised here: a label's value that is not known beforehand is counted as `other` (A43), so that nobody can fill the
+memory with names. Counting waits for nothing, and never fails a login. Not in here: what is measured now and then
+(`readings`).
+"""
+
+from __future__ import annotations
+
+import platform
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from ldapmfa import __version__, audit
+from ldapmfa.config import Config
+from ldapmfa.net.metrics import catalogue
+from ldapmfa.net.metrics.catalogue import Metric
+from ldapmfa.net.metrics.memory import Key, Memory
+
+_REASONS: Final = frozenset((outcome, why) for outcome, reasons in catalogue.REASONS_OF.items() for why in reasons)
+
+
+@dataclass
+class Tally:
+    """What came through one listener: plain numbers, as counting them elsewhere would cost each message more."""
+
+    connections: int = 0
+    from_clients: int = 0  #: octets relayed
+    from_directory: int = 0
+    requests: int = 0  #: relayed, that are to be answered
+    turned_away: dict[str, int] = field(default_factory=lambda: dict.fromkeys(catalogue.TURNED_AWAY_FOR, 0))
+
+    def turn_away(self, reason: str) -> None:
+        """A client was; `reason` is one of the catalogue's."""
+        self.turned_away[reason] += 1
+
+
+class Figures:
+    """The figures of this process, kept in `memory`."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+        self._places: dict[Key, int] = {}
+        self._histograms: dict[Key, tuple[tuple[float, ...], list[int]]] = {}
+        self._reached: dict[Key, float] = {}
+        self._applications: frozenset[str] = frozenset()
+        self._factors: frozenset[str] = frozenset()
+
+    # -- one figure
+
+    def add(self, metric: Metric, *labels: str, by: float = 1.0) -> None:
+        """Count."""
+        self.memory.values[self._place(metric.name, *labels)] += by
+
+    def reach(self, metric: Metric, *labels: str, count: float) -> None:
+        """What is counted elsewhere in this process has come to `count`; less than before: it has begun anew."""
+        key = (metric.name, *labels)
+        before = self._reached.get(key, 0.0)
+        self.memory.values[self._place(*key)] += count - before if count >= before else count
+        self._reached[key] = count
+
+    def set(self, metric: Metric, *labels: str, to: float) -> None:
+        """Measure; NaN: there is nothing to be measured any more."""
+        self.memory.values[self._place(metric.name, *labels)] = to
+
+    def observe(self, metric: Metric, *labels: str, seconds: float) -> None:
+        """Count in a histogram: its first places are the buckets', then comes the sum's."""
+        bounds, places = self._histogram(metric, *labels)
+        values = self.memory.values
+        values[places[bisect_left(bounds, seconds)]] += 1
+        values[places[-1]] += seconds
+
+    def _place(self, *key: str) -> int:
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = self.memory.place(key)
+        return place
+
+    def _histogram(self, metric: Metric, *labels: str) -> tuple[tuple[float, ...], list[int]]:
+        key = (metric.name, *labels)
+        found = self._histograms.get(key)
+        if found is None:
+            ends = [*map(repr, metric.bounds), "+Inf", "sum"]
+            found = self._histograms[key] = metric.bounds, [self.memory.place((*key, end)) for end in ends]
+        return found
+
+    # -- what happens
+
+    def expect(self, config: Config, services: Iterable[str] = ()) -> None:
+        """These are the applications, listeners and factors there are; all their series exist from now on."""
+        listeners = [listen.name for listen in config.listen]
+        self._applications = frozenset([*listeners, *(table.name for table in config.application)])
+        services = {*services, *(name for name in config.every_factor if name in config.factors)}
+        self._factors = frozenset([*config.code_factors, *services])
+        for application in self._applications:
+            for factor in (*self._factors, catalogue.NO_FACTOR):
+                for outcome in catalogue.OUTCOMES:
+                    self.add(catalogue.LOGINS, application, factor, outcome, by=0)
+        for outcome, reasons in catalogue.REASONS_OF.items():
+            self._histogram(catalogue.LOGIN_SECONDS, outcome)
+            for reason in reasons:
+                self.add(catalogue.REASONS, outcome, reason, by=0)
+        for stage in catalogue.STAGES:
+            self._histogram(catalogue.STAGE_SECONDS, stage)
+        for service in services:
+            self.add(catalogue.FAILED_OPEN, service, by=0)
+        for listener in listeners:
+            for metric in (catalogue.CONNECTIONS, catalogue.RELAYED_REQUESTS):
+                self.add(metric, listener, by=0)
+            for sender in catalogue.SENDERS:
+                self.add(catalogue.RELAYED_OCTETS, listener, sender, by=0)
+            for reason in catalogue.TURNED_AWAY_FOR:
+                self.add(catalogue.TURNED_AWAY, listener, reason, by=0)
+        for metric in (catalogue.CUTS, catalogue.LOCKS, catalogue.DROPPED):
+            self.add(metric, by=0)
+        self.set(catalogue.BUILD, __version__, platform.python_version(), to=1)
+
+    def recorded(self, event: audit.Event) -> None:
+        """A login ended."""
+        if not isinstance(event, audit.LoginEnded):
+            return
+        outcome, reason = event.outcome, event.reason
+        application = event.application if event.application in self._applications else catalogue.OTHER
+        factor = event.factor or catalogue.NO_FACTOR
+        if event.factor and factor not in self._factors:
+            factor = catalogue.OTHER
+        self.add(catalogue.LOGINS, application, factor, outcome)
+        self.add(catalogue.REASONS, outcome, reason if (outcome, reason) in _REASONS else catalogue.OTHER)
+        if reason == "failed-open":
+            self.add(catalogue.FAILED_OPEN, factor)
+        if event.total_ms:  # what was refused at sight took no time
+            self.observe(catalogue.LOGIN_SECONDS, outcome, seconds=event.total_ms / 1000)
+        if event.directory_ms:
+            self.observe(catalogue.STAGE_SECONDS, "directory", seconds=event.directory_ms / 1000)
+        if event.factor_ms:
+            self.observe(catalogue.STAGE_SECONDS, "factor", seconds=event.factor_ms / 1000)
+
+    def stored(self, seconds: float) -> None:
+        """A login that ended had waited so long for the store."""
+        self.observe(catalogue.STAGE_SECONDS, "store", seconds=seconds)
+
+    def tallied(self, listener: str, tally: Tally) -> None:
+        """So much has come through a listener."""
+        self.reach(catalogue.CONNECTIONS, listener, count=tally.connections)
+        self.reach(catalogue.RELAYED_OCTETS, listener, "client", count=tally.from_clients)
+        self.reach(catalogue.RELAYED_OCTETS, listener, "directory", count=tally.from_directory)
+        self.reach(catalogue.RELAYED_REQUESTS, listener, count=tally.requests)
+        for reason, count in tally.turned_away.items():
+            self.reach(catalogue.TURNED_AWAY, listener, reason, count=count)
