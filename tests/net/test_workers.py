@@ -7,6 +7,7 @@ import structlog
 
 from ldapmfa.errors import LdapMfaError
 from ldapmfa.net import workers
+from ldapmfa.net.metrics.memory import Memory
 from ldapmfa.net.order import Order
 from ldapmfa.net.turns import Counts
 
@@ -41,7 +42,8 @@ class Talker:
 def parent(monkeypatch):
     monkeypatch.setattr(workers, "_DELAY", (0.0, 0.0))
     parent = workers.Workers.__new__(workers.Workers)
-    parent._counts, parent._processes, parent._log = Counts.of(1), {}, structlog.get_logger()
+    parent._counts, parent._memories = Counts.of(1), [Memory.shared()]
+    parent._processes, parent._log = {}, structlog.get_logger()
     return parent
 
 
