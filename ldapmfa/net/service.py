@@ -201,6 +201,7 @@ class AsyncService(Service):
     """A Twisted service that begins and ends in asyncio's coroutines. `failure` says why it could not start."""
 
     name = "ldapmfa"
+    _page: Any = None  # the port that figures are shown at
 
     def __init__(self, reactor: Any) -> None:
         if not isinstance(reactor, AsyncioSelectorReactor):
@@ -280,7 +281,6 @@ class LdapMfa(AsyncService):
         super().__init__(reactor)
         self._memory = memory
         self._figures = Figures(memory or Memory())
-        self._page: Any = None
         self._config = config
         self._options = doorway_options or {}
         self._taken = taken

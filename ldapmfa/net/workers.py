@@ -80,7 +80,6 @@ class Workers(AsyncService):
         self._processes: dict[int, Process] = {}
         self._counts = Counts.of(config.service.workers)
         self._memories = [Memory.shared() for _ in range(config.service.workers)]
-        self._page: Any = None
 
     async def _begin(self) -> None:
         await (await open_store(self._config)).close()
