@@ -175,15 +175,15 @@ class Workers(AsyncService):
                 process, failure = None, LdapMfaError(f"a worker can't be started: {failed.strerror}")
             finally:
                 os.close(theirs)
+            if failure:
+                line.close()
             if not listening.done():
                 if failure:
                     listening.set_exception(failure)
                     return
                 listening.set_result(None)
-            if process and not failure:
+            if not failure:
                 self._listens(number, line)
-            else:
-                line.close()
             if process:
                 ended = _ended(await process.wait())
                 self._gone(number)
