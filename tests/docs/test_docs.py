@@ -62,7 +62,7 @@ def test_every_link_leads_somewhere(page):
 @pytest.mark.parametrize("page", named(PAGES))
 def test_every_test_that_is_named_in_a_link_is_in_its_file(page):
     """Named by how it begins, or by its module."""
-    links = re.findall(r"\[([^\]\n]*)\]\(([^)\s]*tests/\S+\.py)\)", page.read_text(encoding="utf-8"))
+    links = re.findall(r"\[([^\]\n]*)\]\(([^)\s]*tests/[^)\s]+\.py)\)", page.read_text(encoding="utf-8"))
     for words, target in links:
         file = page.parent / target
         code = file.read_text(encoding="utf-8")
