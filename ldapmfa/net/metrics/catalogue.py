@@ -271,6 +271,7 @@ REASONS_OF: Final = {
         "directory-refuses",
         "factor-down",
         "no-identity",
+        "stopping",
         "store-down",
     ),
 }
