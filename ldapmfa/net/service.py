@@ -43,6 +43,7 @@ from ldapmfa.net.assembly import (
     terms,
 )
 from ldapmfa.net.budget import Budget
+from ldapmfa.net.certificates import Presented, Watched, watch_certificates
 from ldapmfa.net.cuts import Cuts
 from ldapmfa.net.descriptors import fitting
 from ldapmfa.net.directory import Directory, DirectorySettings
@@ -55,12 +56,12 @@ from ldapmfa.net.metrics import catalogue
 from ldapmfa.net.metrics.figures import Figures
 from ldapmfa.net.metrics.memory import Memory
 from ldapmfa.net.metrics.page import Pages, open_page
-from ldapmfa.net.metrics.readings import Watched, keep_asking, keep_looking
+from ldapmfa.net.metrics.readings import Observed, keep_asking, keep_looking
 from ldapmfa.net.notify import deliver, ways_of
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
 from ldapmfa.net.systemd import Supervisor
-from ldapmfa.net.tls import over_tls, server_context
+from ldapmfa.net.tls import over_tls
 from ldapmfa.net.tries import Tries
 from ldapmfa.net.waiting import pause
 from ldapmfa.net.watch import watch
@@ -309,6 +310,9 @@ class LdapMfa(AsyncService):
         self._services: dict[str, Guarded] = {}
         self._askings: set[Asking] = set()
         self._cuts = Cuts(reactor)
+        self._presented: list[Presented] = []
+        self._trusted: list[Watched] = []
+        self._tells_of_certificates = True  # of several processes one is enough
 
     async def _begin(self) -> None:
         self._store = await open_store(self._config, migrate=False if self._taken else None)
@@ -358,8 +362,14 @@ class LdapMfa(AsyncService):
             gateways=config.throttle.gateways,
         )
         known = self._directories = directories(config, self._reactor)
+        self._trusted = [
+            Watched(f"directory {name}", [directory.settings.ca_file], directory.renew_trust)
+            for name, directory in known.items()
+            if directory.settings.ca_file
+        ]
         listeners = [self._listener(listen, doorway, budget, known[listen.directory]) for listen in config.listen]
         factories = [self._factory(*each) for each in zip(config.listen, listeners, strict=True)]
+        self._kept(self._watch_certificates())
         self._ports = await open_ports(self._reactor, config.listen, factories, self._taken)
         await self._show(store, budget, listeners)
         # what was made so far stays; logins leave hardly any cycles, so that looking for them may wait
@@ -378,7 +388,7 @@ class LdapMfa(AsyncService):
             return
         figures.expect(config, self._services)
         names = [listener.name for listener in listeners]
-        watched = Watched(
+        observed = Observed(
             store=store,
             budget=budget,
             clients=self._clients,
@@ -387,9 +397,9 @@ class LdapMfa(AsyncService):
             directories=self._directories,
             ports=dict(zip(names, self._ports, strict=True)),
             tallies={listener.name: listener.tally for listener in listeners},
-            contexts={listener.name: listener.tls for listener in listeners if listener.tls},
+            presented={listener.name: listener.tls for listener in listeners if listener.tls},
         )
-        self._kept(keep_looking(watched, figures, self._reactor))
+        self._kept(keep_looking(observed, figures, self._reactor))
         self._kept(keep_asking(store, figures, self._reactor))
         if self._memory is None:
             pages = Pages(
@@ -405,15 +415,10 @@ class LdapMfa(AsyncService):
 
     def _listener(self, listen: Listen, doorway: Doorway, budget: Budget, directory: Directory) -> Listener:
         limits = self._config.limits
-        certificate, key = listen.certificate, listen.key
         tls = None
-        if certificate and key:
-            tls = server_context(
-                certificate,
-                key,
-                client_ca=listen.client_ca_file,
-                require_client_certificate=listen.require_client_certificate,
-            )
+        if listen.certificate and listen.key:
+            tls = Presented(listen)
+            self._presented.append(tls)
         own = self._door(listen, None, doorway)
         return Listener(
             name=listen.name,
@@ -434,6 +439,19 @@ class LdapMfa(AsyncService):
             cuts=self._cuts,
             started=self._keep,
             doors=tuple(self._door(listen, application, doorway) for application in self._config.application),
+        )
+
+    async def _watch_certificates(self) -> None:
+        def watched() -> Iterator[Watched]:
+            yield from (presented.watched for presented in self._presented)
+            yield from self._trusted
+
+        await watch_certificates(
+            watched,
+            lambda: self._presented if self._tells_of_certificates else (),
+            clock=self._reactor,
+            now=time.time,
+            log=self._log,
         )
 
     def _door(self, listen: Listen, application: Application | None, doorway: Doorway) -> Door:

@@ -21,7 +21,7 @@ from ldapmfa.net.metrics.catalogue import ALL, Metric
 from ldapmfa.net.metrics.figures import Figures, Tally
 from ldapmfa.net.metrics.memory import Memory
 from ldapmfa.net.metrics.page import PageFactory, Pages, open_page
-from ldapmfa.net.metrics.readings import PATIENCE, Watched, keep_asking, look
+from ldapmfa.net.metrics.readings import PATIENCE, Observed, keep_asking, look
 from ldapmfa.net.metrics.totals import UNHEARD, totals, unready, unwell
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -293,11 +293,11 @@ async def test_a_look_writes_down_how_things_are(house):
     await house.open()
     house.client()
     figures = Figures(Memory())
-    watched = Watched(
+    observed = Observed(
         house.store, house.budget, house.clients, [1, 2], {"duo": Guarded()}, {"default": house.directory}, {"test": Port()},
         {"test": house.listener.tally}, {},
     )
-    look(watched, figures)
+    look(observed, figures)
     shown = lines(figures.memory)
     assert figures.memory.pulse
     expected = {

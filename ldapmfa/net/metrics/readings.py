@@ -18,6 +18,7 @@ from ldapmfa.net.waiting import Deadline, DeadlineExceeded, pause
 if TYPE_CHECKING:
     from ldapmfa.factors.breaker import Guarded
     from ldapmfa.net.budget import Budget
+    from ldapmfa.net.certificates import Presented
     from ldapmfa.net.directory import Directory
     from ldapmfa.net.metrics.figures import Figures, Tally
     from ldapmfa.store import Store
@@ -29,8 +30,8 @@ PATIENCE: Final = 3.0
 
 
 @dataclass(frozen=True)
-class Watched:
-    """What is looked at; `ports`, `tallies` and TLS `contexts` by the names of listeners."""
+class Observed:
+    """What is looked at; `ports`, `tallies` and what is `presented` by the names of listeners."""
 
     store: Store
     budget: Budget
@@ -40,41 +41,40 @@ class Watched:
     directories: Mapping[str, Directory]
     ports: Mapping[str, Any]
     tallies: Mapping[str, Tally]
-    contexts: Mapping[str, Any]
+    presented: Mapping[str, Presented]
 
 
-def look(watched: Watched, figures: Figures) -> None:
+def look(observed: Observed, figures: Figures) -> None:
     """Write down how things are."""
-    budget, store = watched.budget, watched.store
-    figures.set(catalogue.CLIENTS, to=len(watched.clients))
+    budget, store = observed.budget, observed.store
+    figures.set(catalogue.CLIENTS, to=len(observed.clients))
     figures.set(catalogue.CLIENTS_LIMIT, to=budget.connections)
     figures.set(catalogue.PENDING, to=budget.logins_used)
     figures.set(catalogue.PENDING_LIMIT, to=budget.logins)
-    figures.set(catalogue.PROMPTS, to=len(watched.askings))
+    figures.set(catalogue.PROMPTS, to=len(observed.askings))
     figures.set(catalogue.BUFFERED, to=budget.octets_used)
     figures.set(catalogue.STORE_WAITING, to=store.waiting)
     figures.reach(catalogue.LOCKS, count=store.locks)
     figures.reach(catalogue.DROPPED, count=store.dropped)
-    for name, guarded in watched.services.items():
+    for name, guarded in observed.services.items():
         for state in catalogue.BREAKER_STATES:
             figures.set(catalogue.BREAKER, name, state, to=guarded.state == state)
-    for name, directory in watched.directories.items():
+    for name, directory in observed.directories.items():
         for server in directory.settings.servers:
             figures.set(catalogue.DIRECTORY_UP, name, str(server), to=server not in directory.away)
-    for name, port in watched.ports.items():
+    for name, port in observed.ports.items():
         figures.set(catalogue.LISTENING, name, to=bool(port.connected))
-    for name, tally in watched.tallies.items():
+    for name, tally in observed.tallies.items():
         figures.tallied(name, tally)
-    for name, context in watched.contexts.items():
-        end = context.certificate.to_cryptography().not_valid_after_utc
-        figures.set(catalogue.CERTIFICATE_END, name, to=end.timestamp())
+    for name, presented in observed.presented.items():
+        figures.set(catalogue.CERTIFICATE_END, name, to=presented.ends.timestamp())
     figures.memory.beat(time.monotonic())
 
 
-async def keep_looking(watched: Watched, figures: Figures, clock: Any) -> None:
+async def keep_looking(observed: Observed, figures: Figures, clock: Any) -> None:
     """Look every second, until cancelled."""
     while True:
-        look(watched, figures)
+        look(observed, figures)
         await pause(clock, LOOK)
 
 
