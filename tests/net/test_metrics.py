@@ -16,13 +16,15 @@ from ldapmfa import audit, config
 from ldapmfa.cli.reasons import REASONS
 from ldapmfa.errors import ConfigError, StoreDown
 from ldapmfa.net import driver
+from ldapmfa.net.link import Server
 from ldapmfa.net.metrics import catalogue
 from ldapmfa.net.metrics.catalogue import ALL, Metric
 from ldapmfa.net.metrics.figures import Figures, Tally
 from ldapmfa.net.metrics.memory import Memory
 from ldapmfa.net.metrics.page import PageFactory, Pages, open_page
-from ldapmfa.net.metrics.readings import PATIENCE, Observed, keep_asking, look
+from ldapmfa.net.metrics.readings import PATIENCE, Observed, _look_at, keep_asking, look
 from ldapmfa.net.metrics.totals import UNHEARD, totals, unready, unwell
+from ldapmfa.net.servers import Place
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = Metric("ldapmfa_locks_total", "counter", "")
@@ -139,10 +141,11 @@ def test_ready_is_whoever_has_a_store_a_server_and_open_listeners():
     figures.set(catalogue.STORE_UP, to=1)
     figures.set(catalogue.LISTENING, "vpn", to=1)
     for directory, server, up in (("corp", "ldap://1", 0), ("corp", "ldap://2", 1), ("other", "ldap://3", 1), ("idle", "ldap://4", 0)):
-        figures.set(catalogue.DIRECTORY_UP, directory, server, to=up)
+        figures.set(catalogue.DIRECTORY_UP, directory, "directory", server, to=up)
+    figures.set(catalogue.DIRECTORY_UP, "corp", "global-catalog", "ldap://5", to=1)
     assert said() == []
     figures.set(catalogue.STORE_UP, to=0)
-    figures.set(catalogue.DIRECTORY_UP, "corp", "ldap://2", to=0)
+    figures.set(catalogue.DIRECTORY_UP, "corp", "directory", "ldap://2", to=0)
     figures.set(catalogue.LISTENING, "vpn", to=0)
     assert said() == [
         "the store does not answer",
@@ -306,12 +309,36 @@ async def test_a_look_writes_down_how_things_are(house):
         "ldapmfa_pending_prompts": 2,
         'ldapmfa_breaker{service="duo",state="open"}': 1,
         'ldapmfa_breaker{service="duo",state="closed"}': 0,
-        'ldapmfa_directory_up{directory="default",server="ldap://directory.test:389"}': 1,
+        'ldapmfa_directory_up{directory="default",role="directory",server="ldap://directory.test:389"}': 0,
+        'ldapmfa_directory_servers{condition="unknown",directory="default"}': 1,
+        'ldapmfa_directory_servers{condition="up",directory="default"}': 0,
+        'ldapmfa_directory_spare_links{directory="default"}': 0,
         'ldapmfa_listening{listener="test"}': 1,
         'ldapmfa_connections_total{listener="test"}': 1,
         "ldapmfa_audit_dropped_total": 0,
     }
     assert {series: shown[series] for series in expected} == expected
+
+
+async def test_servers_come_and_go_and_are_not_measured_any_more(house):
+    figures = Figures(Memory())
+    servers = house.directory._servers
+
+    def seen():
+        _look_at(house.directory, "default", figures)
+        shown = lines(figures.memory)
+        return {series.split('server="')[1][:-2]: up for series, up in shown.items() if series.startswith("ldapmfa_directory_up{")}
+
+    one = servers.choose()
+    servers.well(one)
+    assert seen() == {"ldap://directory.test:389": 1}
+    other = Server("other.test", 389, ldaps=False)
+    servers.replace([Place(other)])
+    servers.down(other, "says the test")
+    assert seen() == {"ldap://other.test:389": 0}
+    servers.replace([Place(one), Place(other)])
+    servers.well(one, synchronised=False)
+    assert seen() == {"ldap://directory.test:389": 1, "ldap://other.test:389": 0}
 
 
 @pytest.mark.parametrize("trouble", ["down", "hangs"])

@@ -100,9 +100,26 @@ BUFFERED: Final = Metric("ldapmfa_buffered_bytes", "gauge", "Bytes kept for clie
 DIRECTORY_UP: Final = Metric(
     "ldapmfa_directory_up",
     "gauge",
-    "Whether a server of a directory can be reached: 0 once a process could not, until it can.",
-    ("directory", "server"),
+    "Whether a server answers: 0 before the first check, and once a process found it down, until it is back. The role"
+    " is directory, or global-catalog.",
+    ("directory", "role", "server"),
     merge="min",
+)
+SERVERS: Final = Metric(
+    "ldapmfa_directory_servers",
+    "gauge",
+    "How many servers of a directory are in a condition, as each process sees it: unknown (not asked yet), up,"
+    " unsynchronised (behind its fellows, as it says), suspected (did not answer in time, and is being checked), down.",
+    ("directory", "condition"),
+)
+LINKS: Final = Metric(
+    "ldapmfa_directory_links", "gauge", "Connections to a server that stand, spare ones too.", ("directory", "server")
+)
+SPARE: Final = Metric(
+    "ldapmfa_directory_spare_links", "gauge", "Those that wait, bound as nobody, for another login.", ("directory",)
+)
+LINKS_MADE: Final = Metric(
+    "ldapmfa_directory_links_made_total", "counter", "Connections made, those of checks too.", ("directory",)
 )
 BREAKER: Final = Metric(
     "ldapmfa_breaker",
@@ -174,6 +191,10 @@ ALL: Final = (
     PROMPTS,
     BUFFERED,
     DIRECTORY_UP,
+    SERVERS,
+    LINKS,
+    SPARE,
+    LINKS_MADE,
     BREAKER,
     STORE_UP,
     STORE_WAITING,
@@ -190,6 +211,7 @@ OUTCOMES: Final = ("accepted", "refused", "broken")
 STAGES: Final = ("directory", "factor", "store")
 SENDERS: Final = ("client", "directory")
 BREAKER_STATES: Final = ("closed", "open", "trial")
+CONDITIONS: Final = ("unknown", "up", "unsynchronised", "suspected", "down")
 TURNED_AWAY_FOR: Final = (
     "connections",
     "source",

@@ -7,9 +7,10 @@ memory with names. Counting waits for nothing, and never fails a login. Not in h
 
 from __future__ import annotations
 
+import math
 import platform
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -65,6 +66,12 @@ class Figures:
         """Measure; NaN: there is nothing to be measured any more."""
         self.memory.values[self._place(metric.name, *labels)] = to
 
+    def keep(self, metric: Metric, first: str, *, only: Collection[Key]) -> None:
+        """Of the series of a gauge whose first label is `first`, only those with these labels are measured any more."""
+        for key, place in self._places.items():
+            if key[:2] == (metric.name, first) and key[1:] not in only:
+                self.memory.values[place] = math.nan
+
     def observe(self, metric: Metric, *labels: str, seconds: float) -> None:
         """Count in a histogram: its first places are the buckets', then comes the sum's."""
         bounds, places = self._histograms.get((metric.name, *labels)) or self._histogram(metric, *labels)
@@ -113,6 +120,8 @@ class Figures:
                 self.add(catalogue.RELAYED_OCTETS, listener, sender, by=0)
             for reason in catalogue.TURNED_AWAY_FOR:
                 self.add(catalogue.TURNED_AWAY, listener, reason, by=0)
+        for directory in config.every_directory:
+            self.add(catalogue.LINKS_MADE, directory, by=0)
         for metric in (catalogue.CUTS, catalogue.LOCKS, catalogue.DROPPED):
             self.add(metric, by=0)
         self.set(catalogue.BUILD, __version__, platform.python_version(), to=1)

@@ -60,8 +60,7 @@ def look(observed: Observed, figures: Figures) -> None:
         for state in catalogue.BREAKER_STATES:
             figures.set(catalogue.BREAKER, name, state, to=guarded.state == state)
     for name, directory in observed.directories.items():
-        for server in directory.settings.servers:
-            figures.set(catalogue.DIRECTORY_UP, name, str(server), to=server not in directory.away)
+        _look_at(directory, name, figures)
     for name, port in observed.ports.items():
         figures.set(catalogue.LISTENING, name, to=bool(port.connected))
     for name, tally in observed.tallies.items():
@@ -69,6 +68,25 @@ def look(observed: Observed, figures: Figures) -> None:
     for name, presented in observed.presented.items():
         figures.set(catalogue.CERTIFICATE_END, name, to=presented.ends.timestamp())
     figures.memory.beat(time.monotonic())
+
+
+def _look_at(directory: Directory, name: str, figures: Figures) -> None:
+    states = directory.states()
+    counts = dict.fromkeys(catalogue.CONDITIONS, 0)
+    kept = set()
+    for state in states:
+        server = str(state.server)
+        role = "global-catalog" if state.server == directory.settings.global_catalog else "directory"
+        kept |= {(name, role, server), (name, server)}
+        counts[state.condition] += 1
+        figures.set(catalogue.DIRECTORY_UP, name, role, server, to=state.condition not in {"unknown", "down"})
+        figures.set(catalogue.LINKS, name, server, to=state.links)
+    for metric in (catalogue.DIRECTORY_UP, catalogue.LINKS):
+        figures.keep(metric, name, only=kept)
+    for condition, count in counts.items():
+        figures.set(catalogue.SERVERS, name, condition, to=count)
+    figures.set(catalogue.SPARE, name, to=directory.spare)
+    figures.reach(catalogue.LINKS_MADE, name, count=directory.links_made)
 
 
 async def keep_looking(observed: Observed, figures: Figures, clock: Any) -> None:

@@ -55,7 +55,7 @@ def unready(found: Mapping[Key, float], directories: Iterable[str]) -> list[str]
         wrong.append("the store does not answer")
     servers: defaultdict[str, list[float]] = defaultdict(list)
     for key, value in found.items():
-        if key[0] == catalogue.DIRECTORY_UP.name:
+        if key[0] == catalogue.DIRECTORY_UP.name and key[2] == "directory":
             servers[key[1]].append(value)
     wrong += [f"no server of the directory {name} can be reached" for name in directories if not any(servers[name])]
     closed = [key[1] for key, value in found.items() if key[0] == catalogue.LISTENING.name and not value]
