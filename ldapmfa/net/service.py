@@ -27,6 +27,7 @@ from twisted.internet.protocol import Factory
 from ldapmfa import audit, factors
 from ldapmfa.config import Application, Config, Listen
 from ldapmfa.config import Directory as DirectoryTable
+from ldapmfa.config.values import nameserver
 from ldapmfa.core.application import Recognition
 from ldapmfa.core.throttle import PasswordLimit
 from ldapmfa.errors import ConfigError, LdapMfaError
@@ -47,11 +48,13 @@ from ldapmfa.net.certificates import Presented, Watched, watch_certificates
 from ldapmfa.net.cuts import Cuts
 from ldapmfa.net.descriptors import fitting
 from ldapmfa.net.directory import Directory, DirectorySettings
+from ldapmfa.net.discovery import Srv
 from ldapmfa.net.driver import Doorway, RefusedShapes, where
 from ldapmfa.net.fraud import Measures
 from ldapmfa.net.ldap_front import Door, LdapFront, Listener
 from ldapmfa.net.link import Server
 from ldapmfa.net.log import record
+from ldapmfa.net.names import Names
 from ldapmfa.net.notify import deliver, ways_of
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
@@ -102,10 +105,16 @@ def directory_settings(name: str, table: DirectoryTable) -> DirectorySettings:
     """A directory's table of the configuration, as net/directory wants it."""
     account = table.service_account
     catalog = table.global_catalog_server
+    srv = table.srv
     return DirectorySettings(
         name=name,
         identity_name=table.identity_name or name,
         servers=tuple(Server(server.host, server.port, server.tls) for server in table.servers),
+        balance=table.balance,
+        srv=Srv(srv.name, table.srv_domains or (srv.domain,), srv.tls, tuple(map(nameserver, table.nameservers)))
+        if srv
+        else None,
+        check_seconds=table.check_seconds,
         starttls=table.starttls,
         ca_file=table.ca_file,
         verify=table.verify_certificate,
@@ -118,18 +127,37 @@ def directory_settings(name: str, table: DirectoryTable) -> DirectorySettings:
         base_dn=table.base_dn,
         spare_links=table.spare_links,
         spare_seconds=table.spare_seconds,
+        spare_age=table.spare_age,
         pending_links=table.pending_links,
         group_seconds=table.group_seconds,
         phone_attribute=table.phone_attribute,
     )
 
 
-def directories(config: Config, reactor: Any) -> dict[str, Directory]:
-    """Every directory of the configuration, by the name that listeners call it."""
+def directories(
+    config: Config, reactor: Any, says: Callable[[str, dict[str, str]], None] = lambda _what, _fields: None
+) -> dict[str, Directory]:
+    """Every directory of the configuration, by the name that listeners call it; `says` as Directory has it."""
     return {
-        name: Directory(directory_settings(name, table), reactor, message_id)
+        name: Directory(directory_settings(name, table), reactor, message_id, says)
         for name, table in config.every_directory.items()
     }
+
+
+def _servers_fare(what: str, fields: dict[str, str]) -> None:
+    """A directory's server went down or came back, or the DNS did."""
+    log = structlog.get_logger()
+    (log.info if what == "directory servers" else log.warning)(what, **fields)
+
+
+def keep_names(reactor: Any) -> None:
+    """Keep the addresses of hosts, for whoever connects by this reactor: the DNS may hang, or go."""
+
+    def says(name: str, found: bool) -> None:  # noqa: FBT001 - as Names calls it
+        structlog.get_logger().warning("name found again" if found else "name not found", name=name)
+
+    if not isinstance(reactor.nameResolver, Names):
+        reactor.installNameResolver(Names(reactor.nameResolver, reactor.seconds, says))
 
 
 async def open_store(config: Config, *, migrate: bool | None = None) -> Store:
@@ -315,6 +343,7 @@ class LdapMfa(AsyncService):
 
     async def _listen(self, store: Store) -> None:
         config = self._config
+        keep_names(self._reactor)
         self._services = load_services(config, self._reactor, self._kept)
         doorway = Doorway(
             **{
@@ -350,7 +379,9 @@ class LdapMfa(AsyncService):
             source_logins=limits.source_pending_logins,
             gateways=config.throttle.gateways,
         )
-        known = self._directories = directories(config, self._reactor)
+        known = self._directories = directories(config, self._reactor, _servers_fare)
+        for directory in known.values():
+            directory.begin(self._kept)
         self._trusted = [
             Watched(f"directory {name}", [directory.settings.ca_file], directory.renew_trust)
             for name, directory in known.items()
