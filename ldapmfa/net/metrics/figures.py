@@ -12,6 +12,7 @@ import platform
 from bisect import bisect_left
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Final
 
 from ldapmfa import __version__, audit
@@ -101,29 +102,25 @@ class Figures:
         self._applications = frozenset([*listeners, *(table.name for table in config.application)])
         services = {*services, *(name for name in config.every_factor if name in config.factors)}
         self._factors = frozenset([*config.code_factors, *services])
-        for application in self._applications:
-            for factor in (*self._factors, catalogue.NO_FACTOR):
-                for outcome in catalogue.OUTCOMES:
-                    self.add(catalogue.LOGINS, application, factor, outcome, by=0)
+        labels: dict[Metric, tuple[Iterable[str], ...]] = {
+            catalogue.LOGINS: (self._applications, (*self._factors, catalogue.NO_FACTOR), catalogue.OUTCOMES),
+            catalogue.FAILED_OPEN: (services,),
+            catalogue.CONNECTIONS: (listeners,),
+            catalogue.TURNED_AWAY: (listeners, catalogue.TURNED_AWAY_FOR),
+            catalogue.RELAYED_OCTETS: (listeners, catalogue.SENDERS),
+            catalogue.RELAYED_REQUESTS: (listeners,),
+            catalogue.LINKS_MADE: (config.every_directory,),
+        }
+        labels |= dict.fromkeys((catalogue.CUTS, catalogue.LOCKS, catalogue.DROPPED), ())
+        for metric, values in labels.items():
+            for each in product(*values):
+                self.add(metric, *each, by=0)
         for outcome, reasons in catalogue.REASONS_OF.items():
             self._histogram(catalogue.LOGIN_SECONDS, outcome)
             for reason in reasons:
                 self.add(catalogue.REASONS, outcome, reason, by=0)
         for stage in catalogue.STAGES:
             self._histogram(catalogue.STAGE_SECONDS, stage)
-        for service in services:
-            self.add(catalogue.FAILED_OPEN, service, by=0)
-        for listener in listeners:
-            for metric in (catalogue.CONNECTIONS, catalogue.RELAYED_REQUESTS):
-                self.add(metric, listener, by=0)
-            for sender in catalogue.SENDERS:
-                self.add(catalogue.RELAYED_OCTETS, listener, sender, by=0)
-            for reason in catalogue.TURNED_AWAY_FOR:
-                self.add(catalogue.TURNED_AWAY, listener, reason, by=0)
-        for directory in config.every_directory:
-            self.add(catalogue.LINKS_MADE, directory, by=0)
-        for metric in (catalogue.CUTS, catalogue.LOCKS, catalogue.DROPPED):
-            self.add(metric, by=0)
         self.set(catalogue.BUILD, __version__, platform.python_version(), to=1)
 
     def recorded(self, event: audit.Event) -> None:
