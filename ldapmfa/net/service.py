@@ -44,6 +44,7 @@ from ldapmfa.net.assembly import (
 )
 from ldapmfa.net.budget import Budget
 from ldapmfa.net.cuts import Cuts
+from ldapmfa.net.descriptors import fitting
 from ldapmfa.net.directory import Directory, DirectorySettings
 from ldapmfa.net.driver import Doorway, RefusedShapes, where
 from ldapmfa.net.fraud import Measures
@@ -316,7 +317,7 @@ class LdapMfa(AsyncService):
         limits = config.limits
         budget = Budget(
             limits.buffered_bytes,
-            limits.connections,
+            fitting(config, self._log),
             limits.pending_logins,
             source_octets=limits.source_buffered_bytes,
             source_connections=limits.source_connections,
@@ -362,6 +363,9 @@ class LdapMfa(AsyncService):
             encrypted=listen.tls == "ldaps",
             bind_timeout=limits.bind_timeout,
             frame_timeout=limits.frame_timeout,
+            handshake_timeout=limits.handshake_timeout,
+            idle_timeout=limits.idle_timeout,
+            write_timeout=limits.write_timeout,
             clients=self._clients,
             cuts=self._cuts,
             started=self._keep,
@@ -392,7 +396,8 @@ class LdapMfa(AsyncService):
             def refused(peer: Any, why: str) -> None:
                 listener.log.warning("client turned away", client=str(address_of(peer)), reason=why)
 
-            factory = ProxyHeaderFactory(factory, listen.proxy_protocol_from, self._reactor, refused)
+            timeout = self._config.limits.handshake_timeout
+            factory = ProxyHeaderFactory(factory, listen.proxy_protocol_from, self._reactor, refused, timeout)
         factory.noisy = False
         return factory
 
