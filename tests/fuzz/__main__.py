@@ -1,6 +1,6 @@
 """`python -m tests.fuzz`: run the targets one after the other, and print what each executed, reached and broke.
 
-Exit code 0: nothing was raised. 1: something was; the input is kept, and printed. 2: it could not run.
+Exit code 0: nothing was raised. 1: something was; the input is printed, in hexadecimal. 2: it could not run.
 """
 
 from __future__ import annotations
@@ -8,9 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
 from fuzz import run
 
@@ -21,21 +18,21 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120, help="for all targets together (%(default)g)")
     parser.add_argument("--json", action="store_true", help="the figures as JSON")
     parser.add_argument("--keep", action="store_true", help="take what found a new branch into tests/fuzz/corpus, minimised")
-    parser.add_argument("--input", type=Path, help="play this one input, of one target, and see what is raised")
+    parser.add_argument("--input", metavar="HEX", type=bytes.fromhex, help="play this one input, and see what is raised")
     words = parser.parse_args()
     unknown = set(words.targets) - set(run.NAMES)
     if unknown:
         parser.error(f"no such target: {', '.join(sorted(unknown))}")
     why = run.unavailable()
-    if why and not words.input:
+    if why and words.input is None:
         print(why, file=sys.stderr)
         return 2
     names = words.targets or list(run.NAMES)
-    if words.input:
-        from fuzz.targets import TARGETS
+    if words.input is not None:
+        from fuzz.targets import target
 
         for name in names:
-            TARGETS[name](words.input.read_bytes())
+            target(name)(words.input)
         return 0
     found = []
     for name, seconds in run.shares(names, words.seconds).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,8 @@ if __name__ == "__main__":
     tests = Path(__file__).resolve().parents[1]
     sys.path[:0] = [str(tests.parent), str(tests)]
     with atheris.instrument_imports(include=["ldapmfa.wire", "ldapmfa.core", "ldapmfa.factors"]):
-        from fuzz.targets import TARGETS
-    atheris.Setup([sys.argv[0], *sys.argv[2:]], TARGETS[sys.argv[1]])
+        from fuzz.targets import target
+
+        play = target(sys.argv[1])
+    atheris.Setup([os.environ.get("FUZZ_AGAIN", sys.argv[0]), *sys.argv[2:]], play)
     atheris.Fuzz()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -132,8 +133,13 @@ def _child(name: str, *words: str, seconds: float) -> subprocess.CompletedProces
 def _minimise(name: str, found: Path, least: Path) -> None:
     """What the merge takes of the old and the new is the corpus from here on."""
     least.mkdir()
-    done = _child(name, "-merge=1", f"-max_len={LONGEST}", str(least), *_kept(name), str(found), seconds=900)
-    if done.returncode:
+    again = least.with_name("again")  # a merge starts itself by its first word, and knows nothing of targets
+    again.write_text(f'#!/bin/sh\nexec {sys.executable} {HERE / "child.py"} {name} "$@"\n')
+    again.chmod(0o755)
+    words = ("-merge=1", f"-max_len={LONGEST}", str(least), *_kept(name), str(found))
+    argv = [str(again), *words]
+    done = subprocess.run(argv, capture_output=True, text=True, errors="replace", timeout=900, env={**os.environ, "FUZZ_AGAIN": str(again)}, check=False)
+    if done.returncode or not any(least.iterdir()):
         raise RuntimeError(done.stderr[-2000:])
     place = CORPUS / name
     place.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,6 @@ import json
 import socket
 import uuid
 
-from fuzz.conversation import RULES
 from playbook import (
     ORDINARY,
     abandon,
@@ -24,6 +23,8 @@ from playbook import (
     tlv,
     unbind,
 )
+
+from fuzz.conversation import RULES
 
 _BIND = bind(1, "cn=ann,dc=example", "secret123456")
 _REQUESTS = (
