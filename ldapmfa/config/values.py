@@ -196,6 +196,38 @@ class DirectoryUri:
         return cls(tls, host, port or ports[tls])
 
 
+@dataclass(frozen=True, slots=True)
+class SyslogServer:
+    """Where syslog messages go: by `way`, to a `host` without brackets and a port, or to a socket's `path`."""
+
+    way: Literal["udp", "tcp", "tls", "unix"]
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The server that `text` names; a ValueError says what would be right."""
+        if text.startswith("unix:/"):
+            return cls("unix", path="/" + text.removeprefix("unix:").lstrip("/"))
+        ports: dict[str, tuple[Literal["udp", "tcp", "tls"], int]] = {
+            "udp": ("udp", 514), "tcp": ("tcp", 601), "tls": ("tls", 6514)
+        }  # fmt: skip
+        try:
+            parts = urlsplit(text)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            host, port, parts = "", None, urlsplit("")
+        rest = "@" in parts.netloc or parts.path.rstrip("/") or parts.query or parts.fragment
+        if parts.scheme not in ports or rest or port == 0 or not re.fullmatch(r"[\w.:-]+", host):
+            raise ValueError(
+                'must be udp://, tcp:// or tls:// with a host or host:port, for example "tls://siem.example.com:6514", '
+                'or unix: with an absolute path, for example "unix:/run/rsyslog.sock"'
+            )
+        way, usual = ports[parts.scheme]
+        return cls(way, host, port or usual)
+
+
 # --- the kinds of values ---------------------------------------------------------------------------------
 
 #: More than any machine has processors for.
@@ -332,6 +364,11 @@ def _uri(text: str) -> str:
     return text
 
 
+def _syslog_target(text: str) -> str:
+    SyslogServer.parse(text)
+    return text
+
+
 def _store_url(url: str, info: ValidationInfo) -> str:
     scheme, found, rest = url.partition("://")
     if not found or scheme.partition("+")[0] != "sqlite":
@@ -365,4 +402,5 @@ Delimiter = Annotated[str, AfterValidator(_delimiter)]
 EndpointText = Annotated[str, AfterValidator(_endpoint)]
 Uri = Annotated[str, AfterValidator(_uri)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
+SyslogTarget = Annotated[str, AfterValidator(_syslog_target)]
 CodeStyle = Literal["suffix", "delimiter"]

@@ -49,11 +49,13 @@ from ldapmfa.net.driver import Doorway, RefusedShapes, where
 from ldapmfa.net.fraud import Measures
 from ldapmfa.net.ldap_front import Door, LdapFront, Listener
 from ldapmfa.net.link import Server
-from ldapmfa.net.log import record
 from ldapmfa.net.notify import deliver, ways_of
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
+from ldapmfa.net.skew import Clocks, clocks_of
+from ldapmfa.net.tidy import tidy
 from ldapmfa.net.tls import over_tls, server_context
+from ldapmfa.net.trail import Trail, tell_changes, trail_of
 from ldapmfa.net.tries import Tries
 from ldapmfa.net.waiting import pause
 from ldapmfa.net.watch import watch
@@ -281,6 +283,9 @@ class LdapMfa(AsyncService):
         self._services: dict[str, Guarded] = {}
         self._askings: set[Asking] = set()
         self._cuts = Cuts(reactor)
+        self._first = True  # of several processes on a machine: one is enough to watch the machine's clock
+        self.trail: Trail | None = None
+        self.clocks: Clocks | None = None
 
     async def _begin(self) -> None:
         self._store = await open_store(self._config, migrate=False if self._taken else None)
@@ -288,6 +293,7 @@ class LdapMfa(AsyncService):
 
     async def _listen(self, store: Store) -> None:
         config = self._config
+        self.trail = trail_of(config.audit, clock=self._reactor, says=self._log)
         self._services = load_services(config, self._reactor, self._kept)
         doorway = Doorway(
             **{
@@ -298,7 +304,7 @@ class LdapMfa(AsyncService):
                 "now": time.time,
                 "moment": lambda: moment_of(config, time.time()),
                 "reference": reference_code,
-                "record": record,
+                "record": self.trail.record,
                 "refused": RefusedShapes(self._reactor),
                 "keep": self._kept,
                 "alarm": _alarm,
@@ -313,6 +319,9 @@ class LdapMfa(AsyncService):
         self._kept(watch(store, await store.last_cut(), self._cut, self._reactor))
         if config.fraud.ways:
             self._kept(deliver(store, ways_of(config.fraud), clock=self._reactor, now=time.time, log=self._log))
+        self._kept(tell_changes(store, self.trail.record, self._reactor))
+        chance = secrets.SystemRandom().random
+        self._kept(tidy(store, config.audit.keep_days, clock=self._reactor, now=time.time, chance=chance))
         limits = config.limits
         budget = Budget(
             limits.buffered_bytes,
@@ -324,6 +333,11 @@ class LdapMfa(AsyncService):
             gateways=config.throttle.gateways,
         )
         known = self._directories = directories(config, self._reactor)
+        self.clocks = clocks_of(
+            store, known, limit=config.service.clock_skew_seconds, clock=self._reactor, now=time.time, says=self._log
+        )
+        if self._first:
+            self._kept(self.clocks.watch())
         factories = [
             self._factory(listen, self._listener(listen, doorway, budget, known[listen.directory]))
             for listen in config.listen
@@ -431,6 +445,8 @@ class LdapMfa(AsyncService):
             await guarded.service.close()
         for directory in self._directories.values():
             directory.close()
+        if self.trail:
+            await self.trail.close()
         if self._store:
             await self._store.close()
         self._log.info("stopped")

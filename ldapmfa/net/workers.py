@@ -48,6 +48,7 @@ class Worker(LdapMfa):
     def __init__(self, config: Config, reactor: Any, order: Order, number: int) -> None:
         super().__init__(config, reactor, taken=order.sockets)
         self._clients = self._counted = Clients(Counts(order.counts), number)
+        self._first = number == 1
 
     async def _begin(self) -> None:
         # Ctrl-C reaches every process of a terminal: the parent tells its workers, in its own time

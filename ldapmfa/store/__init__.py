@@ -5,7 +5,7 @@ success, durable before it is reported; wrong codes count per account, whichever
 they come by; secrets lie sealed and bound to their row. Whatever fails is StoreDown, and then nothing was accepted.
 
 Not in here: whether a code is right (`ldapmfa.factors`), who may change what (`ldapmfa.accounts`), the tables
-(`schema`), what is asked of them (`statements`, `listings`), questions to owners (`prompts`), blocks
+(`schema`), what is asked of them (`statements`, `listings`, `trail`), questions to owners (`prompts`), blocks
 (`blocks`), wrong passwords (`tries`), what people are to be told (`notices`), connections and threads (`database`), how
 calls share a transaction (`writer`).
 """
@@ -33,7 +33,6 @@ from ldapmfa.factors import Credential, Match, NewCredential
 from ldapmfa.store import database, statements
 from ldapmfa.store.blocks import FOREVER, Blocks, Cut
 from ldapmfa.store.database import Database
-from ldapmfa.store.listings import Listings
 from ldapmfa.store.notices import Notice
 from ldapmfa.store.prompts import Begun, Grant, Guess, Place
 from ldapmfa.store.rows import (
@@ -66,6 +65,7 @@ from ldapmfa.store.schema import (
     TRIES,
 )
 from ldapmfa.store.seal import SealBroken
+from ldapmfa.store.trail import Events, Wanted
 from ldapmfa.store.tries import Counted, Tries
 from ldapmfa.store.writer import BROKEN, Call, Writer, down
 
@@ -98,6 +98,7 @@ __all__ = [
     "RememberedRow",
     "Status",
     "Store",
+    "Wanted",
 ]
 
 #: Seconds a pending enrolment waits for its account.
@@ -108,7 +109,7 @@ _CANARY: Final = "meta/canary"
 _CLEARINGS: Final = "caches-cleared"
 
 
-class Store(Listings, Blocks, Tries):
+class Store(Events, Blocks, Tries):
     """The state of one installation; made by `open`. Every verb raises StoreDown if the database fails."""
 
     def __init__(
@@ -179,6 +180,10 @@ class Store(Listings, Blocks, Tries):
         """Finish what is queued, notes included, and let go of the database."""
         await self._writer.close()
         await self._database.close()
+
+    async def database_time(self) -> float | None:
+        """What the database's own clock says, in seconds since the epoch; None: it goes by this machine's."""
+        return None
 
     # -- logins
 
