@@ -204,7 +204,7 @@ class TestExport:
         try:
             words = [sys.executable, "-m", "ldapmfa", "audit", "export", "--output", "out.jsonl"]
             done = subprocess.run(words, cwd=ldapmfa.directory, env=ldapmfa.environment, stderr=theirs, timeout=60)
-            os.set_blocking(ours, False)  # noqa: FBT003 - the standard library's
+            os.set_blocking(ours, False)
             told = os.read(ours, 65536).decode()
         finally:
             os.close(ours)

@@ -33,7 +33,8 @@ def read_octet_counted(data):
     found = []
     while data:
         length, space, rest = data.partition(b" ")
-        assert space and re.fullmatch(rb"[1-9]\d*", length), data[:100]
+        assert space
+        assert re.fullmatch(rb"[1-9]\d*", length), data[:100]
         assert len(rest) >= int(length), "a message is torn"
         found.append(rest[: int(length)])
         data = rest[int(length) :]

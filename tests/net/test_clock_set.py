@@ -63,7 +63,7 @@ async def test_a_question_that_is_open_ends_with_its_login_and_the_next_may_be_p
     again = house.client()
     again.send(bind(1, ALICE, PASSWORD))
     await house.until(lambda: house.owner.pending)
-    house.owner.say(True)  # noqa: FBT003 - the answer
+    house.owner.say(True)
     await house.over()
     assert code_of(again.came) == ldap.SUCCESS
 

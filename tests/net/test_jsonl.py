@@ -121,7 +121,7 @@ class TestPuttingAside:
             subprocess.Popen(
                 [*command, name, str(count), "2000", "1000"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 env=environment,
-            )  # fmt: skip
+            )
             for name in names
         ]
         try:

@@ -113,7 +113,7 @@ class TestStreams:
     def test_a_server_that_hung_up_is_connected_again_before_anything_is_lost(self):
         with closing(Stream()) as server, syslog(f"tcp://127.0.0.1:{server.port}") as ours:
             ours.write([LOGIN])
-            until(lambda: server.messages())
+            until(server.messages)
             server.hang_up()
             until(lambda: rfc5424._ended(ours._socket))
             assert ours.write([CHANGE]) == 1

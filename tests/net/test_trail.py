@@ -13,8 +13,8 @@ from ldapmfa.audit import AccountChanged, ConnectionRefused
 from ldapmfa.config.audit import Audit
 from ldapmfa.errors import StoreDown
 from ldapmfa.net import log, trail
-from ldapmfa.net.jsonl import JsonLines
 from ldapmfa.net.journald import Journald
+from ldapmfa.net.jsonl import JsonLines
 from ldapmfa.net.rfc5424 import Syslog
 from ldapmfa.net.trail import Outlet, Trail, tell_changes, trail_of
 
