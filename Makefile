@@ -2,6 +2,8 @@
 
 PYTHON = python3
 bin = .venv/bin
+# the variable silences what the theme has to say about a later MkDocs (ADR 0038)
+site = NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --config-file docs/site/mkdocs.yml
 install = $(bin)/pip install --quiet --disable-pip-version-check --editable
 
 .PHONY: help demo test bench lint docs clean
@@ -21,16 +23,18 @@ bench: .venv/ready ## us beside HAProxy, OpenLDAP's proxy and ldaptor's (ONLY=se
 	bench/install-packages
 	@$(bin)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(REPEAT),--repeat $(REPEAT))
 
-lint: .venv/ready-lint ## style, types, import direction
+lint: .venv/ready-lint .venv/ready-docs ## style, types, import direction; whether the site of docs/ builds
 	$(bin)/ruff check
 	$(bin)/mypy
+	$(site)
 
-docs: .venv/ready ## write anew what is generated from the code: the example configuration and the reference
+docs: .venv/ready-docs ## write anew what is generated from the code, and make the site of docs/ in build/site
 	$(bin)/python -m ldapmfa.config conf > conf/ldapmfa.toml
 	$(bin)/python -m ldapmfa.config reference > docs/reference/configuration.md
 	$(bin)/python -m ldapmfa.cli.reference cli > docs/reference/cli.md
 	$(bin)/python -m ldapmfa.cli.reference man > docs/reference/ldapmfa.1
 	$(bin)/python docs/attacks.py
+	$(site)
 
 clean: ## remove what was made, the virtual environment too
 	rm -rf .venv build dist *.egg-info .coverage* .*_cache .hypothesis

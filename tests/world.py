@@ -700,7 +700,7 @@ class World:
     def warning(self, event, **fields):
         self.logged.append((event, fields))
 
-    error = warning
+    error = info = warning
 
     async def close(self):
         for front in tuple(self.clients):

@@ -347,7 +347,8 @@ class Limits(Table):
     """How much clients may ask for before they are turned away; each worker counts for itself."""
 
     connections: Annotated[Whole, Field(ge=1)] = 10_000
-    """How many clients may be connected to a process at once."""
+    """How many clients may be connected to a process at once; further ones are told busy, and closed. Fewer where the
+    process may not open enough files: each client takes two."""
     frame_before_bind: Annotated[Whole, Field(ge=1024, le=1 << 20)] = 64 << 10
     """The longest message of a client that is not bound, in bytes."""
     frame_after_bind: Annotated[Whole, Field(ge=1024, le=10 << 20)] = 1 << 20
@@ -358,10 +359,20 @@ class Limits(Table):
     """How many bytes of such requests wait."""
     buffered_bytes: Annotated[Whole, Field(ge=1 << 20)] = 256 << 20
     """How many bytes a process buffers for all its clients."""
+    handshake_timeout: Seconds = 10
+    """Seconds within which a client's TLS must stand, from its connection or from StartTLS on, and within which a load
+    balancer's PROXY header must have come."""
     bind_timeout: Seconds = 120
     """Seconds a client may stay connected without ever having bound."""
     frame_timeout: Seconds = 30
     """Seconds within which the rest of a begun message must arrive."""
+    idle_timeout: Annotated[Number, Field(ge=0, le=86400)] = 840
+    """Seconds that a bound client may stay connected without asking for anything; then it gets a notice of
+    disconnection. Who waits for an answer is not idle. Less than the directory's own limit: Active Directory's is 900
+    (MaxConnIdleTime). 0: for ever."""
+    write_timeout: Annotated[Number, Field(ge=0, le=86400)] = 120
+    """Seconds within which a client must have read what was sent to it, where that is more than the network takes; then
+    it is cut off. 0: for ever."""
     pending_logins: Annotated[Whole, Field(ge=1)] = 5_000
     """How many logins of a process may be undecided at once; further ones are answered busy."""
     source_connections: Annotated[Whole, Field(ge=1)] = 2_500
@@ -382,6 +393,11 @@ class Service(Table):
     clock_skew_seconds: Annotated[Number, Field(ge=1, le=3600)] = 5
     """By how many seconds this machine's clock may differ from the database's and from the directories' until the log
     says so, as an error. They are compared every minute; a clock that is set is noticed within seconds."""
+    drain_seconds: Annotated[Number, Field(ge=0, le=3600)] = 0
+    """Seconds that clients are given at a stop to leave by themselves, while nobody new is accepted; then they are
+    taken leave of. systemd kills what takes longer than the unit's TimeoutStopSec."""
+    worker_seconds: Seconds = 20
+    """Seconds after which one of several processes that does not answer any more is killed, and replaced by another."""
 
 
 class Log(Table):

@@ -122,7 +122,12 @@ class Revoked:
     reason: str
 
 
-Event = LoginEnded | TlsStarted | ClientLeft | DirectoryLeft | StopRequested | Overloaded | Revoked
+@dataclass(frozen=True, slots=True)
+class Rested:
+    """A bound client has asked for nothing for so long that its connection is worth more to others."""
+
+
+Event = LoginEnded | TlsStarted | ClientLeft | DirectoryLeft | StopRequested | Overloaded | Revoked | Rested
 
 
 # -- commands
@@ -539,6 +544,12 @@ class Session:
         if self.state is State.BOUND:
             self._disconnect(ldap.STRONGER_AUTH_REQUIRED, event.reason)
 
+    def _rested(self, _event: Rested) -> None:
+        """Nothing is wrong: no report, and a notice by which a pool of connections knows that it may come back."""
+        if self.state is State.BOUND:
+            self._commands.append(Send(ldap.notice_of_disconnection(ldap.UNAVAILABLE, "Idle for too long.")))
+            self._end()
+
     def _disconnect(self, code: int, text: str) -> None:
         if self.state is State.BINDING:
             self._commands.append(CancelLogin())
@@ -569,6 +580,7 @@ _EVENTS: Final[dict[type, Callable[..., None]]] = {
     StopRequested: Session._stop,
     Overloaded: Session._overloaded,
     Revoked: Session._revoked,
+    Rested: Session._rested,
 }
 
 _S = Session

@@ -45,6 +45,7 @@ class Budget:
     gateways: tuple[Network, ...] = ()
     shares: dict[Network, Share] = field(default_factory=dict)
     told: dict[Network, float] = field(default_factory=dict, compare=False)
+    told_of_all: float | None = field(default=None, compare=False)
 
     def source(self, address: Address | None) -> Network | None:
         """Where a client at `address` comes from, as far as that is limited."""
@@ -92,6 +93,13 @@ class Budget:
         if source is None or source in self.told or len(self.told) >= _TOLD:
             return False
         self.told[source] = now
+        return True
+
+    def tells_of_all(self, now: float) -> bool:
+        """Whether the log is to say at `now` that there are too many of all together."""
+        if self.told_of_all is not None and now - self.told_of_all < _SILENCE:
+            return False
+        self.told_of_all = now
         return True
 
     def _share(self, source: Network | None) -> Share:

@@ -2,8 +2,8 @@
 
 Promised here: our own answers go in at a boundary of the directory's stream; a link that is dropped in the middle of
 a message carries that one message to its end and nothing after it; a client that does not read stops the directory
-and is not read from itself; what is kept for clients stays within one budget for the process. Not in here: any decision
-about what a client may do.
+and is not read from itself, and not for ever; what is kept for clients stays within one budget for the process;
+whatever a client may let us wait for has a time-out. Not in here: any decision about what a client may do.
 """
 
 from __future__ import annotations
@@ -70,6 +70,9 @@ class Listener:
     encrypted: bool = False  #: whether the connection is TLS from its first octet
     bind_timeout: float = 120.0
     frame_timeout: float = 30.0
+    handshake_timeout: float = 10.0
+    idle_timeout: float = 0.0  #: of a bound client; 0: none
+    write_timeout: float = 0.0  #: for what was written to be read; 0: none
     clients: set[LdapFront] = field(default_factory=set)
     started: Callable[[asyncio.Task[None]], None] = lambda _task: None
     doors: tuple[Door, ...] = ()
@@ -123,6 +126,9 @@ class LdapFront(protocol.Protocol):
         self._bound_as: str | None = None  # while the session is BOUND
         self._refused = False
         self._gone = False
+        self._idle: Any = None  # the one timer of a bound client: it looks for how long nothing has come
+        self._seconds: Callable[[], float] = listener.doorway.clock.seconds
+        self._heard = 0.0  # when anything came, from the client or for it
 
     # -- what Twisted calls
 
@@ -136,8 +142,7 @@ class LdapFront(protocol.Protocol):
         self._door = listener.door(Peer(listener.name, self._address, None))
         self.session = Session(self._door.rules, tls=listener.encrypted, quiet=self._quiet)
         if not self._is_let_in():
-            self._refused = True
-            self.transport.abortConnection()
+            self._turn_away()
             return
         listener.clients.add(self)
         for option in ("setTcpKeepAlive", "setTcpNoDelay"):
@@ -146,12 +151,15 @@ class LdapFront(protocol.Protocol):
                 set_option(1)
         self.transport.registerProducer(self, True)  # noqa: FBT003 - Twisted's
         self._arm("bind", listener.bind_timeout, "No bind in time.")
+        if listener.encrypted:
+            self._arm("handshake", listener.handshake_timeout, "no TLS handshake in time", abort=True)
 
     def handshakeCompleted(self) -> None:
         """TLS stands, and nothing that came over it was read yet: the client may have shown whose it is."""
         if self._refused:
             return
         listener = self._listener
+        self._disarm("handshake")
         try:
             certificate = peer_certificate(self.transport)
         except Exception as broken:  # noqa: BLE001 - whatever can't be read in it, it is nobody's certificate
@@ -167,6 +175,7 @@ class LdapFront(protocol.Protocol):
         """The client sent something."""
         if self._refused:
             return
+        self._heard = self._seconds()
         commands = self.session.receive(data)
         if commands:
             if self._timers:
@@ -191,6 +200,8 @@ class LdapFront(protocol.Protocol):
             self._keep(0)
             for name in tuple(self._timers):
                 self._disarm(name)
+            if self._idle:
+                self._idle.cancel()
             self._listener.clients.discard(self)
             self._listener.budget.leave(self._source)
         why = _tls_failure(reason)
@@ -200,6 +211,8 @@ class LdapFront(protocol.Protocol):
     def pauseProducing(self) -> None:
         """The client does not read: take nothing for it."""
         self.pause_reading("client")
+        if self._listener.write_timeout:
+            self._arm("write", self._listener.write_timeout, "does not read what it is sent", abort=True)
         for link in (self._link, self._draining):
             if link and link.alive:
                 link.pause()
@@ -207,6 +220,7 @@ class LdapFront(protocol.Protocol):
     def resumeProducing(self) -> None:
         """The client reads again."""
         self.resume_reading("client")
+        self._disarm("write")
         for link in (self._link, self._draining):
             if link and link.alive:
                 link.resume()
@@ -218,6 +232,7 @@ class LdapFront(protocol.Protocol):
 
     def answers_came(self, data: bytes, boundary: int) -> None:
         """The directory sent `data`: the client's, as it is, with ours at the boundary."""
+        self._heard = self._seconds()
         link = self._draining or self._link
         if self._draining:
             if boundary < 0:
@@ -278,7 +293,8 @@ class LdapFront(protocol.Protocol):
         """Whether there is room for one more connection, which is counted then."""
         listener, budget = self._listener, self._listener.budget
         if len(listener.clients) >= budget.connections:
-            listener.log.warning("client turned away", client=self._client, reason="too many connections")
+            if budget.tells_of_all(listener.doorway.clock.seconds()):
+                listener.log.warning("client turned away", client=self._client, reason="too many connections")
             return False
         if not budget.enter(self._source):
             if budget.tells(self._source, listener.doorway.clock.seconds()):
@@ -286,6 +302,15 @@ class LdapFront(protocol.Protocol):
                 listener.log.warning("client turned away", client=self._client, reason=why)
             return False
         return True
+
+    def _turn_away(self) -> None:
+        """There is no room. Who speaks LDAP at once is told so; nothing of a client that is refused is read."""
+        self._refused = True
+        if self._listener.encrypted:
+            self.transport.abortConnection()
+            return
+        self.transport.write(ldap.notice_of_disconnection(ldap.BUSY, "Too many connections."))
+        self.transport.loseConnection()
 
     # -- reading
 
@@ -409,6 +434,7 @@ class LdapFront(protocol.Protocol):
         if accepted:
             self._bound_as = ended.account
             self._disarm("bind")
+            self._watch_idleness()
         self._perform(self.session.handle(session.LoginEnded(accepted=accepted, answer=answer)))
         self._account()
 
@@ -430,6 +456,7 @@ class LdapFront(protocol.Protocol):
 
     def _begin_tls(self, _command: session.BeginTls) -> None:
         self._drop()
+        self._arm("handshake", self._listener.handshake_timeout, "no TLS handshake in time", abort=True)
         self.transport.startTLS(self._listener.tls)
 
     def _close(self, _command: session.Close) -> None:
@@ -539,11 +566,13 @@ class LdapFront(protocol.Protocol):
 
     # -- time, room, tasks
 
-    def _arm(self, name: str, seconds: float, reason: str | None) -> None:
-        """In `seconds`: turn the client away for `reason`, or close without a word."""
+    def _arm(self, name: str, seconds: float, reason: str | None, *, abort: bool = False) -> None:
+        """In `seconds`: turn the client away for `reason`; without a word if there is none, or it could not hear it."""
 
         def expire() -> None:
-            if reason is None:
+            if reason is None or abort:
+                if reason:
+                    self._report(session.Report(reason))
                 self.transport.abortConnection()
             elif self.session.state is State.BINDING:
                 self._arm(name, seconds, reason)
@@ -558,6 +587,25 @@ class LdapFront(protocol.Protocol):
         timer = self._timers.pop(name, None)
         if timer and timer.active():
             timer.cancel()
+
+    def _watch_idleness(self) -> None:
+        """See that the client, bound just now, does not stay for ever without asking for anything."""
+        self._heard = self._seconds()
+        if self._listener.idle_timeout and self._idle is None:
+            self._idle = self._listener.doorway.clock.callLater(self._listener.idle_timeout, self._look_for_idleness)
+
+    def _look_for_idleness(self) -> None:
+        self._idle = None
+        if self.session.state is not State.BOUND or self._link is None:
+            return  # it is watched again when it is bound again
+        if self._link.awaited:
+            self._heard = self._seconds()  # it is the directory's turn
+        left = self._heard + self._listener.idle_timeout - self._seconds()
+        if left > 0:
+            self._idle = self._listener.doorway.clock.callLater(left, self._look_for_idleness)
+            return
+        self._listener.log.info("idle client taken leave of", client=self._client)
+        self._perform(self.session.handle(session.Rested()))
 
     def _account(self) -> None:
         """Count what is kept for the client against the budget; time what it waits for."""

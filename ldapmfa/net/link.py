@@ -206,6 +206,11 @@ class Link(protocol.Protocol):
         """Whether a client still waits for an answer."""
         return self._answers.finals != self._sent
 
+    @property
+    def awaited(self) -> bool:
+        """Whether an answer is still to come, for certain: of a request that may have been abandoned nobody knows."""
+        return self.owes and not self._unsure
+
     def attach(self, sink: Sink) -> None:
         """From here on, what comes is the client's."""
         if self._buffer or self._asked:

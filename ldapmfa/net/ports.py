@@ -1,12 +1,14 @@
 """The listening sockets: opened as the configuration says, or taken over from the process that opened them.
 
 Promised here: a socket that was taken over is not ours alone. Its queue, its file and the file's mode are left as they
-are, when it is taken and when it is let go. Not in here: who comes in.
+are, when it is taken and when it is let go. Where nobody can be accepted, for want of descriptors, the loop does not
+spin. Not in here: who comes in.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 from collections.abc import Sequence
 from typing import Any, Final
@@ -19,6 +21,8 @@ from ldapmfa.errors import ConfigError
 
 #: Connections that may wait to be accepted, at each listener.
 _BACKLOG: Final = 1024
+#: Seconds that a port rests where it can't accept anybody.
+_REST: Final = 0.1
 
 
 class _TakenUnix(unix.Port):
@@ -53,11 +57,39 @@ async def open_ports(
         except Exception as failed:  # noqa: BLE001 - whatever an endpoint raises, it is a mistake in its string
             mistakes.append(f"listen[{number}].endpoint: {listen.endpoint} can't be listened on: {failed}")
         else:
-            ports.append(port)
+            ports.append(_resting(reactor, port))
     if mistakes:
         await close_ports(ports)
         raise ConfigError(mistakes)
     return ports
+
+
+def _resting(reactor: Any, port: Any) -> Any:
+    """Let `port` pause a moment where it can't accept who waits: no descriptor is left, or no memory.
+
+    Twisted's keeps one descriptor, to close those who are too many; without it the loop would only try, and log it.
+    """
+    accept = port.doRead
+
+    def again() -> None:
+        if port.connected and not port.disconnecting:
+            port.startReading()
+
+    def some() -> None:
+        before = port.sessionno
+        accept()
+        if port.sessionno == before and port.connected and _has_waiting(port):
+            port.stopReading()
+            reactor.callLater(_REST, again)
+
+    port.doRead = some
+    return port
+
+
+def _has_waiting(port: Any) -> bool:
+    waiting = select.poll()
+    waiting.register(port, select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 async def close_ports(ports: Sequence[Any]) -> None:

@@ -44,6 +44,7 @@ from ldapmfa.net.assembly import (
 )
 from ldapmfa.net.budget import Budget
 from ldapmfa.net.cuts import Cuts
+from ldapmfa.net.descriptors import fitting
 from ldapmfa.net.directory import Directory, DirectorySettings
 from ldapmfa.net.driver import Doorway, RefusedShapes, where
 from ldapmfa.net.fraud import Measures
@@ -53,6 +54,7 @@ from ldapmfa.net.notify import deliver, ways_of
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
 from ldapmfa.net.skew import Clocks, clocks_of
+from ldapmfa.net.systemd import Supervisor
 from ldapmfa.net.tidy import tidy
 from ldapmfa.net.tls import over_tls, server_context
 from ldapmfa.net.trail import Trail, tell_changes, trail_of
@@ -194,14 +196,19 @@ def _critical(what: str, **fields: Any) -> None:
 
 
 class AsyncService(Service):
-    """A Twisted service that begins and ends in asyncio's coroutines. `failure` says why it could not start."""
+    """A Twisted service that begins and ends in asyncio's coroutines. `failure` says why it could not start.
+
+    `supervisor` is told how it goes; `stopping` is true from the first sign of the end.
+    """
 
     name = "ldapmfa"
+    stopping = False
 
     def __init__(self, reactor: Any) -> None:
         if not isinstance(reactor, AsyncioSelectorReactor):
             raise ConfigError([WRONG_REACTOR])
         self.failure: LdapMfaError | None = None
+        self.supervisor = Supervisor()
         self.started: Deferred[None] = Deferred()
         self._reactor = reactor
         self._tasks: set[asyncio.Task[None]] = set()
@@ -216,6 +223,8 @@ class AsyncService(Service):
     def stopService(self) -> Deferred[None]:
         """End; what is given fires when that is done."""
         Service.stopService(self)
+        self.stopping = True
+        self.supervisor.stopping("Answering what is pending, and taking leave of the clients.")
         return Deferred.fromFuture(asyncio.ensure_future(self._end()))
 
     async def _begin(self) -> None:
@@ -223,6 +232,14 @@ class AsyncService(Service):
 
     async def _end(self) -> None:
         raise NotImplementedError
+
+    def status(self) -> str:
+        """How it is, in plain words."""
+        raise NotImplementedError
+
+    def well(self) -> bool:
+        """Whether all of it turns, as whoever calls this does."""
+        return True
 
     async def _start(self) -> None:
         try:
@@ -233,6 +250,8 @@ class AsyncService(Service):
             self._give_up(LdapMfaError(f"a bug: {type(bug).__name__}"))
             raise
         else:
+            self.supervisor.ready(self.status())
+            self.supervisor.watch(self._reactor, self.well)
             self.started.callback(None)
 
     def _give_up(self, failure: LdapMfaError) -> None:
@@ -291,6 +310,10 @@ class LdapMfa(AsyncService):
         self._store = await open_store(self._config, migrate=False if self._taken else None)
         await self._listen(self._store)
 
+    def status(self) -> str:
+        """Where it listens."""
+        return f"Listening: {', '.join(listen.name for listen in self._config.listen)}."
+
     async def _listen(self, store: Store) -> None:
         config = self._config
         self.trail = trail_of(config.audit, clock=self._reactor, says=self._log)
@@ -325,7 +348,7 @@ class LdapMfa(AsyncService):
         limits = config.limits
         budget = Budget(
             limits.buffered_bytes,
-            limits.connections,
+            fitting(config, self._log),
             limits.pending_logins,
             source_octets=limits.source_buffered_bytes,
             source_connections=limits.source_connections,
@@ -376,6 +399,9 @@ class LdapMfa(AsyncService):
             encrypted=listen.tls == "ldaps",
             bind_timeout=limits.bind_timeout,
             frame_timeout=limits.frame_timeout,
+            handshake_timeout=limits.handshake_timeout,
+            idle_timeout=limits.idle_timeout,
+            write_timeout=limits.write_timeout,
             clients=self._clients,
             cuts=self._cuts,
             started=self._keep,
@@ -406,7 +432,8 @@ class LdapMfa(AsyncService):
             def refused(peer: Any, why: str) -> None:
                 listener.log.warning("client turned away", client=str(address_of(peer)), reason=why)
 
-            factory = ProxyHeaderFactory(factory, listen.proxy_protocol_from, self._reactor, refused)
+            timeout = self._config.limits.handshake_timeout
+            factory = ProxyHeaderFactory(factory, listen.proxy_protocol_from, self._reactor, refused, timeout)
         factory.noisy = False
         return factory
 
@@ -427,6 +454,9 @@ class LdapMfa(AsyncService):
     async def _end(self) -> None:
         loop = asyncio.get_running_loop()
         await close_ports(self._ports)
+        waited_until = loop.time() + self._config.service.drain_seconds
+        while self._clients and loop.time() < waited_until:  # noqa: ASYNC110 - as seldom as it is looked
+            await asyncio.sleep(0.05)
         for client in tuple(self._clients):
             try:
                 client.stop()

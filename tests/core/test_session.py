@@ -51,6 +51,7 @@ from ldapmfa.core.session import (
     Relay,
     Report,
     Request,
+    Rested,
     Revoked,
     Rules,
     Send,
@@ -680,6 +681,17 @@ def test_A44_who_is_nobody_is_none_whose_account_was_cut_off():
     assert anonymous() >> ClientLeft() << DropDirectory() >> Revoked("cut off")
 
 
+def test_who_is_bound_and_rests_is_taken_leave_of_without_a_report():
+    assert bound() >> Rested() << (Notice(52), *GONE) >> search(2)
+    assert bound() >> search(2) << Relay(search(2), 1) >> Rested() << (Notice(52), *GONE)
+
+
+def test_who_is_not_bound_does_not_rest():
+    assert anonymous() >> Rested() >> search(2) << Answer(2, 0x63, 50)
+    assert binding() >> Rested() >> LoginEnded(True, OK) << Send(OK)
+    assert bound() >> bind(2, "cn=bob", "secret123456") << started(2, "cn=bob") >> Rested() >> LoginEnded(True, OK) << Send(OK)
+
+
 def test_a_login_that_nobody_waits_for_has_no_effect():
     assert anonymous() >> LoginEnded(True, OK) >> search(1) << Answer(1, 0x63, 50)
     session = session_in(State.BOUND)
@@ -954,7 +966,7 @@ class Run(RuleBasedStateMachine):
         assert self.session.handle(TlsStarted()) == []
         self.handshaking = False
 
-    @rule(event=st.sampled_from([ClientLeft(), DirectoryLeft(), DirectoryLeft(noticed=True), StopRequested(), Overloaded("x"), Revoked("x")]))
+    @rule(event=st.sampled_from([ClientLeft(), DirectoryLeft(), DirectoryLeft(noticed=True), StopRequested(), Overloaded("x"), Revoked("x"), Rested()]))
     def something_else_happens(self, event):
         was = self.state
         commands = self.session.handle(event)

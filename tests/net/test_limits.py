@@ -5,7 +5,22 @@ from dataclasses import replace
 
 import pytest
 from twisted.internet.address import IPv4Address, UNIXAddress
-from world import ALICE, PASSWORD, Client, Pipe, World, bind, controls, entry, frames, root_dse, search, unbind
+from world import (
+    ALICE,
+    PASSWORD,
+    Client,
+    Pipe,
+    World,
+    abandon,
+    bind,
+    controls,
+    entry,
+    extended,
+    frames,
+    root_dse,
+    search,
+    unbind,
+)
 
 from ldapmfa.core.session import Rules
 from ldapmfa.errors import ConfigError
@@ -135,7 +150,7 @@ def test_A41_one_connection_too_many_is_closed_and_never_heard():
     world = small(budget=Budget(connections=2))
     world.client(), world.client()
     third = world.client()
-    assert third.pipe.aborted
+    assert (third.take()[0].id, third.pipe.open) == (0, False)
     assert len(world.clients) == 2
     assert world.logged[-1][1]["reason"] == "too many connections"
     # what came with its first segment, behind a PROXY header for instance, is delivered all the same
@@ -319,6 +334,144 @@ def test_A41_who_does_not_read_the_farewell_is_cut_off():
     world.clock.advance(11)
     assert client.pipe.aborted
     assert not world.clients
+
+
+# -- idle, never reading, never secured
+
+
+async def bound_for(house, **limits):
+    """A client that has just logged in where these limits hold; its clock has not moved."""
+    await house.open()
+    house.with_(**limits)
+    client = house.client()
+    assert await client.log_in() == 0
+    await house.over()
+    return client
+
+
+async def test_A41_a_bound_client_that_asks_for_nothing_is_taken_leave_of(house):
+    client = await bound_for(house, idle_timeout=840.0)
+    house.clock.advance(839)
+    assert client.pipe.open
+    house.clock.advance(1)
+    notice = client.take()[-1]
+    assert (notice.id, ldap.read_result(notice).code) == (0, 52)
+    assert not client.pipe.open
+    assert not house.links_open
+    assert ("idle client taken leave of", {"client": "192.0.2.7:40000"}) in house.logged
+    assert not house.clock.getDelayedCalls()
+
+
+async def test_whatever_comes_from_either_side_puts_off_the_idle_timeout(house):
+    client = await bound_for(house, idle_timeout=100.0)
+    for number in range(2, 6):
+        house.clock.advance(99)
+        client.send(search(number))
+        assert await client.code() == 0
+    link = house.directory.served[-1]
+    house.clock.advance(99)
+    link.send(entry(9, "cn=x", a=[b"x"]))  # an announcement
+    house.clock.advance(99)
+    assert client.pipe.open
+    house.clock.advance(1)
+    assert not client.pipe.open
+
+
+async def test_who_waits_for_an_answer_is_not_idle(house):
+    """A search that takes long, or a persistent one: its time begins when it is answered."""
+    client = await bound_for(house, idle_timeout=100.0)
+    house.directory.holds = lambda link, frame: True
+    client.send(search(2))
+    for _ in range(10):
+        house.clock.advance(100)
+    assert client.pipe.open
+    house.directory.release()
+    assert await client.code() == 0
+    house.clock.advance(99)
+    assert client.pipe.open
+    house.clock.advance(2)
+    assert not client.pipe.open
+
+
+async def test_an_abandoned_search_does_not_keep_an_idle_client(house):
+    """Whether the directory owes its answer nobody can know."""
+    client = await bound_for(house, idle_timeout=100.0)
+    house.directory.holds = lambda link, frame: True
+    client.send(search(2), abandon(3, 2))
+    house.clock.advance(99)
+    assert client.pipe.open
+    house.clock.advance(2)
+    assert not client.pipe.open
+
+
+async def test_who_binds_again_is_watched_anew(house):
+    client = await bound_for(house, idle_timeout=100.0)
+    house.directory.holds = lambda link, frame: True
+    client.send(bind(2, ALICE, PASSWORD + house.next_code()))
+    await house.until(lambda: house.directory.held)
+    house.clock.advance(100)  # it is nobody now, and its login's time is the directory's
+    house.directory.release()
+    await house.over()
+    client.take()
+    assert client.pipe.open
+    assert await client.log_in(message_id=3) == 0
+    house.clock.advance(99)
+    assert client.pipe.open
+    house.clock.advance(2)
+    assert not client.pipe.open
+
+
+async def test_without_an_idle_timeout_a_bound_client_stays(house):
+    client = await bound_for(house, idle_timeout=0.0)
+    house.clock.advance(1e6)
+    assert client.pipe.open
+
+
+def test_A41_who_does_not_read_what_it_is_sent_is_cut_off():
+    world = small().with_(write_timeout=60.0)
+    client, link = world.bound_client()
+    link.send(entry(1, "cn=x"))
+    client.pipe.producer.pauseProducing()
+    world.clock.advance(59)
+    client.pipe.producer.resumeProducing()  # it was only slow
+    world.clock.advance(10)
+    client.pipe.producer.pauseProducing()
+    world.clock.advance(59)
+    assert client.pipe.open
+    world.clock.advance(1)
+    assert client.pipe.aborted
+    assert not link.pipe.open
+    assert world.logged[-1][1]["reason"] == "does not read what it is sent"
+    assert not world.clients
+
+
+def test_without_a_write_timeout_nobody_must_read():
+    world = small()
+    client, _ = world.bound_client()
+    client.pipe.producer.pauseProducing()
+    world.clock.advance(1e6)
+    assert client.pipe.open
+
+
+def test_A41_who_agrees_on_tls_and_does_not_begin_it_is_cut_off():
+    world = small(rules=Rules(starttls=True))
+    client = world.client()
+    client.pipe.shakes_hands = False
+    client.send(extended(1, ldap.OID_START_TLS))
+    world.clock.advance(9)
+    assert client.pipe.open
+    world.clock.advance(1)
+    assert client.pipe.aborted
+    assert world.logged[-1][1]["reason"] == "no TLS handshake in time"
+    assert not world.clock.getDelayedCalls()
+
+
+def test_who_has_begun_tls_in_time_stays():
+    world = small(rules=Rules(starttls=True))
+    client = world.client()
+    client.send(extended(1, ldap.OID_START_TLS))
+    world.clock.advance(119)
+    assert client.pipe.open
 
 
 # -- the directory can't be reached

@@ -213,7 +213,7 @@ async def test_A51_where_the_header_is_expected_and_absent_nobody_is_exempt(hous
     house.with_(policy=inside("10.0.0.0/24"))
     client = client_behind(house)
     client.send(bind(1, SERVICE, PASSWORD))
-    assert client.pipe.aborted
+    assert not client.pipe.open
     assert client.came == b""
     assert not house.directory.served
 
@@ -256,10 +256,10 @@ def test_A41_a_client_too_many_behind_a_balancer_is_not_heard():
     """Its request stands right behind the header, in the segment that makes the connection."""
     world = World(None, budget=Budget(connections=0)).assemble()
     client = client_behind(world)
-    aborted = []
-    client.pipe.abortConnection = lambda: aborted.append(True)  # as a socket's: it is over at the reactor's next turn
+    lost = []
+    client.pipe.loseConnection = lambda: lost.append(True)  # as a socket's: it is over at the reactor's next turn
     client.send(V1 + root_dse(1) + bind(2, SERVICE, PASSWORD))
-    assert aborted
+    assert lost
     assert not world.directory.served
     assert world.budget == Budget(connections=0)
     assert not world.clients

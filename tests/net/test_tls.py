@@ -8,8 +8,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from handshakes import Certificates, Showing, pair, shake
 from OpenSSL import SSL
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.ssl import ContextFactory
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from world import World, bind, frames, search
 
 from ldapmfa.errors import ConfigError
@@ -342,6 +344,29 @@ def test_A47_clear_text_on_a_tls_port_is_closed_with_a_line_in_the_log(certifica
     assert not world.clients
     assert "TLS failed" in world.logged[-1][1]["reason"]
     assert not world.clock.getDelayedCalls()
+
+
+def test_A41_whose_handshake_does_not_end_in_time_is_cut_off(certificates):
+    """Silence, and a ClientHello that trickles in: the time is for the whole."""
+    world, front, server, client = ldaps(certificates)
+    hello = client.transport.value()
+    for octet in hello[:9]:
+        server.dataReceived(bytes((octet,)))
+        world.clock.advance(1)
+    assert front in world.clients
+    world.clock.advance(1)
+    assert server.transport.ended
+    server.connectionLost(Failure(ConnectionAborted()))
+    assert not world.clients
+    assert world.logged[-1][1]["reason"] == "no TLS handshake in time"
+    assert not world.clock.getDelayedCalls()
+
+
+def test_who_shakes_hands_in_time_stays(certificates):
+    world, front, server, client = ldaps(certificates)
+    shake(server, client)
+    world.clock.advance(100)
+    assert front in world.clients
 
 
 def test_A41_one_tls_connection_too_many_is_closed(certificates):

@@ -221,6 +221,18 @@ class TestForgetting:
             assert f"ix_{table.name}_at" in steps
             assert "TEMP B-TREE" not in steps
 
+    async def test_a_change_is_told_though_all_before_it_were_forgotten(self, world):
+        store = await world.open()
+        await store.take_changes()
+        await world.enrol(store)
+        world.now += 500 * DAY
+        assert len(await store.take_changes()) == 1
+        while await store.forget_events(world.now - DAY):
+            pass
+        await store.unlock((await store.accounts())[0].key, world.change(action="unlocked"))
+        world.now += 4
+        assert [event.action for event in await store.take_changes()] == ["unlocked"]
+
     async def test_nothing_there_is_no_time(self, world):
         store = await world.open()
         assert await store.oldest_event() is None
