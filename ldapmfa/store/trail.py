@@ -236,7 +236,7 @@ def _settled(rows: Sequence[Sequence[Any]], now: float) -> list[Sequence[Any]]:
 
 
 def _oldest(table: Table, before: float) -> Select[Any]:
-    """A few that are old, but never the last one: SQLite would give its number to another, which would pass for told."""
+    """A few that are old, but not the last one: SQLite would give its number to another, which would pass for told."""
     last = select(func.max(table.c.id)).scalar_subquery()
     old = select(table.c.id).where(table.c.at < before, table.c.id < last)
     return old.order_by(table.c.at).limit(FORGOTTEN)
