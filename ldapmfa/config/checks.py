@@ -22,7 +22,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
-from ldapmfa.config.values import DirectoryUri, Endpoint, is_loopback, nearest
+from ldapmfa.config.values import DirectoryUri, Endpoint, SrvUri, is_loopback, nearest
 from ldapmfa.core.identity import FLAGS
 from ldapmfa.wire import dn
 
@@ -125,8 +125,29 @@ def can_be_required(required: bool | None, info: ValidationInfo) -> None:  # noq
 def goes_with_uris(starttls: bool, info: ValidationInfo) -> None:  # noqa: FBT001 - a validator
     """StartTLS is for ldap://."""
     uris = [*info.data.get("uris", ()), info.data.get("global_catalog") or "ldap://none"]
-    if starttls and any(DirectoryUri.parse(uri).tls for uri in uris):
+    if starttls and any((SrvUri.parse(uri) or DirectoryUri.parse(uri)).tls for uri in uris):
         raise ValueError("does not go with ldaps:// in uris or global_catalog: write ldap:// there, or remove starttls")
+
+
+@when_read
+def stands_alone(uris: tuple[str, ...], _: ValidationInfo) -> None:
+    """Either the servers are listed, or the DNS names them."""
+    if len(uris) > 1 and any(map(SrvUri.parse, uris)):
+        raise ValueError("ldap+srv:// or ldaps+srv:// must stand alone: list the servers, or let the DNS name them all")
+
+
+@when_read
+def goes_with_srv(value: tuple[str, ...], info: ValidationInfo) -> None:
+    """Only where the DNS names the servers does it matter whom it may name, and who is asked."""
+    if value and "uris" in info.data and not any(map(SrvUri.parse, info.data["uris"])):
+        raise ValueError("is pointless without ldap+srv:// or ldaps+srv:// in uris: remove this line")
+
+
+@when_read
+def goes_with_list(balance: str, info: ValidationInfo) -> None:
+    """SRV records say themselves how the load is spread."""
+    if balance == "spread" and any(map(SrvUri.parse, info.data.get("uris", ()))):
+        raise ValueError("is pointless with ldap+srv://, whose records have priority and weight: remove this line")
 
 
 def secret_or_file(name: str) -> AfterValidator:

@@ -27,6 +27,7 @@ from twisted.internet.protocol import Factory
 from ldapmfa import audit, factors
 from ldapmfa.config import Application, Config, Listen
 from ldapmfa.config import Directory as DirectoryTable
+from ldapmfa.config.values import nameserver
 from ldapmfa.core.application import Recognition
 from ldapmfa.core.throttle import PasswordLimit
 from ldapmfa.errors import ConfigError, LdapMfaError
@@ -43,20 +44,23 @@ from ldapmfa.net.assembly import (
     terms,
 )
 from ldapmfa.net.budget import Budget
+from ldapmfa.net.certificates import Presented, Watched, watch_certificates
 from ldapmfa.net.cuts import Cuts
 from ldapmfa.net.descriptors import fitting
 from ldapmfa.net.directory import Directory, DirectorySettings
+from ldapmfa.net.discovery import Srv
 from ldapmfa.net.driver import Doorway, RefusedShapes, where
 from ldapmfa.net.fraud import Measures
 from ldapmfa.net.ldap_front import Door, LdapFront, Listener
 from ldapmfa.net.link import Server
+from ldapmfa.net.names import Names
 from ldapmfa.net.notify import deliver, ways_of
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
 from ldapmfa.net.skew import Clocks, clocks_of
 from ldapmfa.net.systemd import Supervisor
 from ldapmfa.net.tidy import tidy
-from ldapmfa.net.tls import over_tls, server_context
+from ldapmfa.net.tls import over_tls
 from ldapmfa.net.trail import Trail, tell_changes, trail_of
 from ldapmfa.net.tries import Tries
 from ldapmfa.net.waiting import pause
@@ -103,10 +107,16 @@ def directory_settings(name: str, table: DirectoryTable) -> DirectorySettings:
     """A directory's table of the configuration, as net/directory wants it."""
     account = table.service_account
     catalog = table.global_catalog_server
+    srv = table.srv
     return DirectorySettings(
         name=name,
         identity_name=table.identity_name or name,
         servers=tuple(Server(server.host, server.port, server.tls) for server in table.servers),
+        balance=table.balance,
+        srv=Srv(srv.name, table.srv_domains or (srv.domain,), srv.tls, tuple(map(nameserver, table.nameservers)))
+        if srv
+        else None,
+        check_seconds=table.check_seconds,
         starttls=table.starttls,
         ca_file=table.ca_file,
         verify=table.verify_certificate,
@@ -119,18 +129,37 @@ def directory_settings(name: str, table: DirectoryTable) -> DirectorySettings:
         base_dn=table.base_dn,
         spare_links=table.spare_links,
         spare_seconds=table.spare_seconds,
+        spare_age=table.spare_age,
         pending_links=table.pending_links,
         group_seconds=table.group_seconds,
         phone_attribute=table.phone_attribute,
     )
 
 
-def directories(config: Config, reactor: Any) -> dict[str, Directory]:
-    """Every directory of the configuration, by the name that listeners call it."""
+def directories(
+    config: Config, reactor: Any, says: Callable[[str, dict[str, str]], None] = lambda _what, _fields: None
+) -> dict[str, Directory]:
+    """Every directory of the configuration, by the name that listeners call it; `says` as Directory has it."""
     return {
-        name: Directory(directory_settings(name, table), reactor, message_id)
+        name: Directory(directory_settings(name, table), reactor, message_id, says)
         for name, table in config.every_directory.items()
     }
+
+
+def _servers_fare(what: str, fields: dict[str, str]) -> None:
+    """A directory's server went down or came back, or the DNS did."""
+    log = structlog.get_logger()
+    (log.info if what == "directory servers" else log.warning)(what, **fields)
+
+
+def keep_names(reactor: Any) -> None:
+    """Keep the addresses of hosts, for whoever connects by this reactor: the DNS may hang, or go."""
+
+    def says(name: str, found: bool) -> None:  # noqa: FBT001 - as Names calls it
+        structlog.get_logger().warning("name found again" if found else "name not found", name=name)
+
+    if not isinstance(reactor.nameResolver, Names):
+        reactor.installNameResolver(Names(reactor.nameResolver, reactor.seconds, says))
 
 
 async def open_store(config: Config, *, migrate: bool | None = None) -> Store:
@@ -305,6 +334,9 @@ class LdapMfa(AsyncService):
         self._first = True  # of several processes on a machine: one is enough to watch the machine's clock
         self.trail: Trail | None = None
         self.clocks: Clocks | None = None
+        self._presented: list[Presented] = []
+        self._trusted: list[Watched] = []
+        self._tells_of_certificates = True  # of several processes one is enough
 
     async def _begin(self) -> None:
         self._store = await open_store(self._config, migrate=False if self._taken else None)
@@ -317,6 +349,7 @@ class LdapMfa(AsyncService):
     async def _listen(self, store: Store) -> None:
         config = self._config
         self.trail = trail_of(config.audit, clock=self._reactor, says=self._log)
+        keep_names(self._reactor)
         self._services = load_services(config, self._reactor, self._kept)
         doorway = Doorway(
             **{
@@ -355,7 +388,14 @@ class LdapMfa(AsyncService):
             source_logins=limits.source_pending_logins,
             gateways=config.throttle.gateways,
         )
-        known = self._directories = directories(config, self._reactor)
+        known = self._directories = directories(config, self._reactor, _servers_fare)
+        for directory in known.values():
+            directory.begin(self._kept)
+        self._trusted = [
+            Watched(f"directory {name}", [directory.settings.ca_file], directory.renew_trust)
+            for name, directory in known.items()
+            if directory.settings.ca_file
+        ]
         self.clocks = clocks_of(
             store, known, limit=config.service.clock_skew_seconds, clock=self._reactor, now=time.time, says=self._log
         )
@@ -365,6 +405,7 @@ class LdapMfa(AsyncService):
             self._factory(listen, self._listener(listen, doorway, budget, known[listen.directory]))
             for listen in config.listen
         ]
+        self._kept(self._watch_certificates())
         self._ports = await open_ports(self._reactor, config.listen, factories, self._taken)
         # what was made so far stays; logins leave hardly any cycles, so that looking for them may wait
         gc.collect()
@@ -377,15 +418,10 @@ class LdapMfa(AsyncService):
 
     def _listener(self, listen: Listen, doorway: Doorway, budget: Budget, directory: Directory) -> Listener:
         limits = self._config.limits
-        certificate, key = listen.certificate, listen.key
         tls = None
-        if certificate and key:
-            tls = server_context(
-                certificate,
-                key,
-                client_ca=listen.client_ca_file,
-                require_client_certificate=listen.require_client_certificate,
-            )
+        if listen.certificate and listen.key:
+            tls = Presented(listen)
+            self._presented.append(tls)
         own = self._door(listen, None, doorway)
         return Listener(
             name=listen.name,
@@ -406,6 +442,19 @@ class LdapMfa(AsyncService):
             cuts=self._cuts,
             started=self._keep,
             doors=tuple(self._door(listen, application, doorway) for application in self._config.application),
+        )
+
+    async def _watch_certificates(self) -> None:
+        def watched() -> Iterator[Watched]:
+            yield from (presented.watched for presented in self._presented)
+            yield from self._trusted
+
+        await watch_certificates(
+            watched,
+            lambda: self._presented if self._tells_of_certificates else (),
+            clock=self._reactor,
+            now=time.time,
+            log=self._log,
         )
 
     def _door(self, listen: Listen, application: Application | None, doorway: Doorway) -> Door:

@@ -57,6 +57,7 @@ class Worker(LdapMfa):
         self._clients = self._counted = Clients(Counts(order.counts), number)
         self._first = number == 1
         self._line = Line(order.channel)
+        self._tells_of_certificates = number == 1
 
     async def _begin(self) -> None:
         # Ctrl-C reaches every process of a terminal: the parent tells its workers, in its own time
