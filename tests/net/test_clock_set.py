@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from world import ALICE, PASSWORD, SERVICE, World, bind
+from world import ALICE, PASSWORD, SERVICE, World, bind, directory_settings
 
 from ldapmfa.audit import AccountChanged
 from ldapmfa.core.policy import Exempt, Policy, ServiceRule
@@ -15,6 +15,12 @@ HOUR = pytest.mark.parametrize("by", [3600.0, -3600.0])
 
 def code_of(raw):
     return ldap.read_result(ldap.read_frame(bytes(raw), 0, 1 << 20)).code
+
+
+@pytest.fixture
+def house(tmp_path):
+    """Before a directory that may take longer than a login."""
+    return World(tmp_path, settings=directory_settings(response_timeout=100.0))
 
 
 @HOUR
