@@ -21,7 +21,7 @@ from typing import Any, Final
 from cryptography import x509
 
 from ldapmfa.cli import services
-from ldapmfa.config import Config
+from ldapmfa.config import Config, Endpoint
 from ldapmfa.core.identity import CannotIdentify, Identity, sid_octets
 from ldapmfa.errors import ConfigError, DirectoryDown
 from ldapmfa.net import service
@@ -104,6 +104,11 @@ def warnings(config: Config) -> list[str]:
             found += [f"{place}.uris: passwords go to {host} in clear text: {hint}" for host in exposed]
     found += _warnings_of_services(config)
     found += _warnings_of_applications(config)
+    if config.metrics.endpoint and not Endpoint.parse(config.metrics.endpoint).local:
+        found.append(
+            f"metrics.endpoint: others than this machine can connect to {config.metrics.endpoint}, and need not prove"
+            " who they are: let a firewall say who may, or listen on interface=127.0.0.1"
+        )
     for number, listen in enumerate(config.listen):
         if listen.certificate:
             found += _ending(_first_certificate(listen.certificate), f"listen[{number}].certificate")

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cryptography import x509
@@ -28,6 +28,8 @@ from ldapmfa.wire import dn
 
 #: What looks at a value; ValueError says what is wrong with it.
 Check = Callable[[Any, ValidationInfo], None]
+#: Where a value stands.
+Place = TypeVar("Place")
 
 
 def when_read(check: Check) -> AfterValidator:
@@ -396,11 +398,11 @@ def sqlite_path(url: str) -> str:
 # --- ports -----------------------------------------------------------------------------------------------
 
 
-def ports_taken(endpoints: Mapping[int, Endpoint]) -> dict[int, str]:
+def ports_taken(endpoints: Mapping[Place, Endpoint]) -> dict[Place, str]:
     """Why those of `endpoints` that can't be listened on now can't be; all are for a moment, to find out."""
     taken = {}
     with ExitStack() as listening:
-        for number, endpoint in endpoints.items():
+        for place, endpoint in endpoints.items():
             port = endpoint.port
             if port is None:
                 continue
@@ -413,7 +415,7 @@ def ports_taken(endpoints: Mapping[int, Endpoint]) -> dict[int, str]:
                 probe.listen(1)
             except OSError as error:
                 why = _NOT_BOUND.get(error.errno or 0, f"can't be listened on: {error.strerror}")
-                taken[number] = f"port {port} on {address} {why}"
+                taken[place] = f"port {port} on {address} {why}"
     return taken
 
 

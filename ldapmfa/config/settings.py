@@ -425,6 +425,15 @@ class Service(Table):
     """Seconds after which one of several processes that does not answer any more is killed, and replaced by another."""
 
 
+class Metrics(Table):
+    """Where Prometheus finds figures, and load balancers whether the program is well: /metrics, /healthz, /readyz."""
+
+    endpoint: EndpointText | None = Field(None, examples=["tcp:9389:interface=127.0.0.1"])
+    """Where they are served by HTTP, as a Twisted endpoint string like a listener's; nowhere if not given. WARNING:
+    nobody who asks must prove who it is, and nothing is encrypted: on an address that others can reach, let a firewall
+    say who may. No user's name and no secret is in any of it."""
+
+
 class Log(Table):
     """What is written to standard error."""
 
@@ -452,6 +461,7 @@ class Config(BaseModel):
     throttle: Throttle = Field(default_factory=Throttle)
     limits: Limits = Field(default_factory=Limits)
     service: Service = Field(default_factory=Service)
+    metrics: Metrics = Field(default_factory=Metrics)
     log: Log = Field(default_factory=Log)
     audit: Audit = Field(default_factory=Audit)
 

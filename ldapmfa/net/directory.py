@@ -134,6 +134,7 @@ class Directory:
         self._memberships: Kept[tuple[Identity, tuple[str, ...]], frozenset[Mark]] = Kept()
         self._clearing: int | None = None  # at which clearing of the caches it has forgotten
         self._forgotten = 0
+        self.links_made = 0
         self.pending = 0  #: links that stay bound while their client's approval is pending
         spread = settings.balance == "spread"
         self._servers = self._several(Place(server, 0 if spread else at) for at, server in enumerate(settings.servers))
@@ -207,6 +208,7 @@ class Directory:
 
     def link_made(self, link: Link) -> None:
         """As an owner of links is told."""
+        self.links_made += 1
         for servers in (self._servers, self._catalogs):
             servers.connected(link.server)
 
@@ -263,6 +265,11 @@ class Directory:
             health.end()
         if self._finding:
             self._finding.cancel()
+
+    @property
+    def spare(self) -> int:
+        """How many links wait for another login."""
+        return len(self._spares)
 
     async def connect(self) -> Link:
         """A fresh link to the server whose turn it is, of those that can be reached. Raises DirectoryDown."""

@@ -53,6 +53,12 @@ from ldapmfa.net.driver import Doorway, RefusedShapes, where
 from ldapmfa.net.fraud import Measures
 from ldapmfa.net.ldap_front import Door, LdapFront, Listener
 from ldapmfa.net.link import Server
+from ldapmfa.net.log import record
+from ldapmfa.net.metrics import catalogue
+from ldapmfa.net.metrics.figures import Figures
+from ldapmfa.net.metrics.memory import Memory
+from ldapmfa.net.metrics.page import Pages, open_page
+from ldapmfa.net.metrics.readings import Observed, keep_asking, keep_looking
 from ldapmfa.net.names import Names
 from ldapmfa.net.notify import deliver, ways_of
 from ldapmfa.net.ports import close_ports, open_ports
@@ -231,6 +237,7 @@ class AsyncService(Service):
     """
 
     name = "ldapmfa"
+    _page: Any = None  # the port that figures are shown at
     stopping = False
 
     def __init__(self, reactor: Any) -> None:
@@ -309,7 +316,7 @@ class LdapMfa(AsyncService):
     """The proxy, in this process.
 
     As one of several workers it takes over listening sockets, the descriptors in `taken`, and leaves the store's schema
-    to whoever opened them.
+    to whoever opened them; it keeps its figures in `memory`, for others to show.
     """
 
     def __init__(
@@ -319,8 +326,11 @@ class LdapMfa(AsyncService):
         doorway_options: dict[str, Any] | None = None,
         *,
         taken: Sequence[int] = (),
+        memory: Memory | None = None,
     ) -> None:
         super().__init__(reactor)
+        self._memory = memory
+        self._figures = Figures(memory or Memory())
         self._config = config
         self._options = doorway_options or {}
         self._taken = taken
@@ -333,6 +343,7 @@ class LdapMfa(AsyncService):
         self._cuts = Cuts(reactor)
         self._first = True  # of several processes on a machine: one is enough to watch the machine's clock
         self.trail: Trail | None = None
+        self._record: Callable[[audit.Event], None] = record
         self.clocks: Clocks | None = None
         self._presented: list[Presented] = []
         self._trusted: list[Watched] = []
@@ -349,6 +360,7 @@ class LdapMfa(AsyncService):
     async def _listen(self, store: Store) -> None:
         config = self._config
         self.trail = trail_of(config.audit, clock=self._reactor, says=self._log)
+        self._record = self.trail.record
         keep_names(self._reactor)
         self._services = load_services(config, self._reactor, self._kept)
         doorway = Doorway(
@@ -360,7 +372,9 @@ class LdapMfa(AsyncService):
                 "now": time.time,
                 "moment": lambda: moment_of(config, time.time()),
                 "reference": reference_code,
-                "record": self.trail.record,
+                "record": self._recorded,
+                "stopwatch": time.perf_counter,
+                "stored": self._figures.stored,
                 "refused": RefusedShapes(self._reactor),
                 "keep": self._kept,
                 "alarm": _alarm,
@@ -375,7 +389,7 @@ class LdapMfa(AsyncService):
         self._kept(watch(store, await store.last_cut(), self._cut, self._reactor))
         if config.fraud.ways:
             self._kept(deliver(store, ways_of(config.fraud), clock=self._reactor, now=time.time, log=self._log))
-        self._kept(tell_changes(store, self.trail.record, self._reactor))
+        self._kept(tell_changes(store, self._record, self._reactor))
         chance = secrets.SystemRandom().random
         self._kept(tidy(store, config.audit.keep_days, clock=self._reactor, now=time.time, chance=chance))
         limits = config.limits
@@ -401,12 +415,11 @@ class LdapMfa(AsyncService):
         )
         if self._first:
             self._kept(self.clocks.watch())
-        factories = [
-            self._factory(listen, self._listener(listen, doorway, budget, known[listen.directory]))
-            for listen in config.listen
-        ]
+        listeners = [self._listener(listen, doorway, budget, known[listen.directory]) for listen in config.listen]
+        factories = [self._factory(*each) for each in zip(config.listen, listeners, strict=True)]
         self._kept(self._watch_certificates())
         self._ports = await open_ports(self._reactor, config.listen, factories, self._taken)
+        await self._show(store, budget, listeners)
         # what was made so far stays; logins leave hardly any cycles, so that looking for them may wait
         gc.collect()
         gc.freeze()
@@ -415,6 +428,38 @@ class LdapMfa(AsyncService):
             ctypes.CDLL(None).malloc_trim(0)
         for listen, port in zip(config.listen, self._ports, strict=True):
             self._log.info("listening", listener=listen.name, at=str(port.getHost()), tls=listen.tls)
+
+    async def _show(self, store: Store, budget: Budget, listeners: Sequence[Listener]) -> None:
+        """Keep the figures that somebody is to see, and show them, unless somebody else does."""
+        config, figures = self._config, self._figures
+        if config.metrics.endpoint is None:
+            return
+        figures.expect(config, self._services)
+        names = [listener.name for listener in listeners]
+        observed = Observed(
+            store=store,
+            budget=budget,
+            clients=self._clients,
+            askings=self._askings,
+            services=self._services,
+            directories=self._directories,
+            ports=dict(zip(names, self._ports, strict=True)),
+            tallies={listener.name: listener.tally for listener in listeners},
+            presented={listener.name: listener.tls for listener in listeners if listener.tls},
+        )
+        self._kept(keep_looking(observed, figures, self._reactor))
+        self._kept(keep_asking(store, figures, self._reactor))
+        if self._memory is None:
+            pages = Pages(
+                {"main": figures.memory},
+                directories=lambda: {listen.directory for listen in config.listen},
+                stopping=lambda: self.stopping,
+            )
+            self._page = await open_page(self._reactor, config.metrics.endpoint, pages, self._log)
+
+    def _recorded(self, event: audit.Event) -> None:
+        self._figures.recorded(event)
+        self._record(event)
 
     def _listener(self, listen: Listen, doorway: Doorway, budget: Budget, directory: Directory) -> Listener:
         limits = self._config.limits
@@ -479,6 +524,7 @@ class LdapMfa(AsyncService):
         if listen.proxy_protocol_from:
 
             def refused(peer: Any, why: str) -> None:
+                listener.tally.turn_away("proxy-header")
                 listener.log.warning("client turned away", client=str(address_of(peer)), reason=why)
 
             timeout = self._config.limits.handshake_timeout
@@ -488,7 +534,7 @@ class LdapMfa(AsyncService):
 
     def _cut(self, account: str) -> None:
         """Nobody is to be logged in as this account any more, nor about to be."""
-        self._cuts.cut({account}, self._clients)
+        self._figures.add(catalogue.CUTS, by=self._cuts.cut({account}, self._clients))
         for asking in tuple(self._askings):
             if asking.account == account:
                 asking.bar()
@@ -528,4 +574,6 @@ class LdapMfa(AsyncService):
             await self.trail.close()
         if self._store:
             await self._store.close()
+        if self._page:
+            await close_ports([self._page])
         self._log.info("stopped")

@@ -46,6 +46,9 @@ class Spares:
         self._clearing: Any = None
         self._closed = False
 
+    def __len__(self) -> int:
+        return len(self._spare)
+
     async def take(self) -> Link | None:
         """A link on which nobody is bound, if there is one, or soon will be."""
         while self._spare:
