@@ -209,8 +209,8 @@ def _show(found: Restored, uncertain: str | None) -> None:
     if found.last is not None:
         say(f"It knows of nothing after {local(found.last)}.")
     say(
-        f"Factors whose codes count no more that may have been used: {found.burnt}. Of a TOTP token that is those of\n"
-        "the next 11 steps, too: its owner can log in again in six minutes, if a step takes 30 seconds."
+        f"Factors of which no code counts any more that may have been used: {found.burnt}. With TOTP that is those\n"
+        "of the next 11 steps, too: their owners can log in again in six minutes, if a step takes 30 seconds."
     )
     if found.uncertain:
         fate = "kept" if uncertain == "keep" else "removed"
