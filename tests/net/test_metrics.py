@@ -4,10 +4,14 @@ import asyncio
 import json
 import math
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import promql
 import pytest
+import yaml
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from world import ALICE, BOB, PASSWORD, bind, search, unbind
@@ -22,7 +26,7 @@ from ldapmfa.net.metrics.catalogue import ALL, Metric
 from ldapmfa.net.metrics.figures import Figures, Tally
 from ldapmfa.net.metrics.memory import Memory
 from ldapmfa.net.metrics.page import PageFactory, Pages, open_page
-from ldapmfa.net.metrics.readings import PATIENCE, Observed, _look_at, keep_asking, look
+from ldapmfa.net.metrics.readings import LOOK, PATIENCE, Observed, _look_at_servers, keep_asking, keep_looking, look
 from ldapmfa.net.metrics.totals import UNHEARD, totals, unready, unwell
 from ldapmfa.net.servers import Place
 
@@ -162,7 +166,9 @@ def test_every_figure_is_there_from_the_start():
     figures = Figures(Memory())
     services = {"duo": config.ServiceTable(kind="duo")}
     login = config.settings.Login(factors=("totp", "duo"))
-    figures.expect(settings(factors=services, login=login, application=(config.Application(name="vpn"),)))
+    trail = config.settings.Audit(to=("log", "file"), file="/var/log/ldapmfa/audit.jsonl")
+    application = (config.Application(name="vpn"),)
+    figures.expect(settings(factors=services, login=login, application=application, audit=trail))
     shown = lines(figures.memory)
     for metric in ALL:
         if metric.kind != "gauge" and metric not in catalogue.PROCESS:
@@ -292,6 +298,23 @@ class Port:
     connected = 1
 
 
+def outlet(name, written, dropped, failing, waiting):
+    return SimpleNamespace(name=name, written=written, dropped=dropped, failing=failing, waiting=waiting)
+
+
+async def test_what_can_not_be_looked_at_is_said_once_and_is_no_sign_of_death(house):
+    figures, logged = Figures(Memory()), []
+    house.error = lambda what, **fields: logged.append((what, fields))
+    looking = asyncio.ensure_future(keep_looking(SimpleNamespace(), figures, house.clock, house))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        house.clock.advance(LOOK)
+        assert unwell({"main": figures.memory}, time.monotonic()) == []
+    looking.cancel()
+    await asyncio.wait([looking])
+    assert [what for what, _ in logged] == ["bug"]
+
+
 async def test_a_look_writes_down_how_things_are(house):
     await house.open()
     house.client()
@@ -299,10 +322,14 @@ async def test_a_look_writes_down_how_things_are(house):
     observed = Observed(
         house.store, house.budget, house.clients, [1, 2], {"duo": Guarded()}, {"default": house.directory}, {"test": Port()},
         {"test": house.listener.tally}, {},
+        SimpleNamespace(outlets=[outlet("file", 40, 3, "disk full", 7), outlet("syslog", 0, 0, None, 0)]),
+        SimpleNamespace(
+            others=("database", "directory/default"), offsets={"database": -1.5}, alarmed={"database"}, steps=2
+        ),
     )
     look(observed, figures)
     shown = lines(figures.memory)
-    assert figures.memory.pulse
+    assert 'ldapmfa_clock_ahead_seconds{of="directory/default"}' not in shown, "nobody could ask it"
     expected = {
         "ldapmfa_clients": 1,
         "ldapmfa_clients_limit": house.budget.connections,
@@ -315,7 +342,16 @@ async def test_a_look_writes_down_how_things_are(house):
         'ldapmfa_directory_spare_links{directory="default"}': 0,
         'ldapmfa_listening{listener="test"}': 1,
         'ldapmfa_connections_total{listener="test"}': 1,
-        "ldapmfa_audit_dropped_total": 0,
+        'ldapmfa_audit_dropped_total{to="store"}': 0,
+        'ldapmfa_audit_dropped_total{to="file"}': 3,
+        'ldapmfa_audit_written_total{to="file"}': 40,
+        'ldapmfa_audit_waiting{to="file"}': 7,
+        'ldapmfa_audit_up{to="file"}': 0,
+        'ldapmfa_audit_up{to="syslog"}': 1,
+        "ldapmfa_clock_set_total": 2,
+        'ldapmfa_clock_ahead_seconds{of="database"}': -1.5,
+        'ldapmfa_clock_differs{of="database"}': 1,
+        'ldapmfa_clock_differs{of="directory/default"}': 0,
     }
     assert {series: shown[series] for series in expected} == expected
 
@@ -325,7 +361,7 @@ async def test_servers_come_and_go_and_are_not_measured_any_more(house):
     servers = house.directory._servers
 
     def seen():
-        _look_at(house.directory, "default", figures)
+        _look_at_servers(house.directory, "default", figures)
         shown = lines(figures.memory)
         return {series.split('server="')[1][:-2]: up for series, up in shown.items() if series.startswith("ldapmfa_directory_up{")}
 
@@ -516,6 +552,64 @@ def test_the_reasons_are_those_of_the_audit_trail():
     assert len(reasons) == len(set(reasons))
     assert set(reasons) == set(REASONS), "ldapmfa/net/metrics/catalogue.py has one too many, or one too few"
     assert {reason for _, reason in driver._REASONS} <= set(catalogue.REASONS_OF["broken"])
+
+
+# -- what is made of the figures
+
+
+def queries():
+    """Every query of the dashboard and the alert rules, by where it stands."""
+    dashboard = json.loads((ROOT / "conf/grafana/ldapmfa.json").read_text())
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", ()):
+            yield panel["title"], target["expr"]
+    for alert in alerts():
+        yield alert["alert"], alert["expr"]
+
+
+def alerts():
+    groups = yaml.safe_load((ROOT / "conf/prometheus/alerts.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def test_every_figure_is_looked_at():
+    names = {name for _, query in queries() for name, _ in promql.read(query).selectors}
+    names |= {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
+    expected = {metric.name for metric in ALL}
+    expected -= {"ldapmfa_process_virtual_memory_bytes", "ldapmfa_process_start_time_seconds"}
+    assert expected <= names
+
+
+def test_queries_name_only_labels_that_there_are():
+    labels = {metric.name: set(metric.labels) for metric in ALL if metric.kind != "histogram"}
+    labels |= {f"{metric.name}_bucket": {*metric.labels, "le"} for metric in ALL if metric.kind == "histogram"}
+    labels["up"] = set()
+    for place, query in queries():
+        asked = promql.read(query)
+        for name, wanted in asked.selectors:
+            assert {label for label, _, _ in wanted} <= labels[name] | {"instance", "job"}, (place, name)
+        known = set().union(*(labels[name] for name, _ in asked.selectors))
+        assert asked.labels <= known | {"instance"}, place
+
+
+def test_every_alert_says_how_grave_it_is_and_leads_to_a_page():
+    for alert in alerts():
+        assert alert["labels"]["severity"] in {"warning", "critical"}
+        notes = alert["annotations"]
+        known = {"instance", *re.findall(r"[a-z]+", " ".join(promql.read(alert["expr"]).labels))}
+        for name, _ in promql.read(alert["expr"]).selectors:
+            known |= {label for metric in ALL if metric.name == name for label in metric.labels}
+        assert set(re.findall(r"\$labels\.(\w+)", notes["summary"])) <= known, alert["alert"]
+        page, _, anchor = notes["runbook"].partition("#")
+        headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert not anchor or anchor in anchors, notes["runbook"]
+    assert len({alert["alert"] for alert in alerts()}) == len(alerts())
+
+
+def test_every_alert_is_in_the_documentation():
+    page = (ROOT / "docs/howto/monitor.md").read_text()
+    assert [alert["alert"] for alert in alerts() if f"`{alert['alert']}`" not in page] == []
 
 
 def test_names_are_as_prometheus_wants_them():

@@ -9,9 +9,11 @@ import urllib.error
 import urllib.request
 from types import SimpleNamespace
 
+import promql
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from system.proxy import Proxy
+from system.proxy import ROOT, Proxy
 from system.servers.common import free_port, wait_for
 from system.wire import Raw, bind, search
 
@@ -24,6 +26,7 @@ class Watched(Proxy):
     def __enter__(self):
         self.page = free_port()
         self.extra += f'\n[metrics]\nendpoint = "tcp:{self.page}:interface=127.0.0.1"\n'
+        self.extra += '[audit]\nto = ["log", "file"]\nfile = "audit.jsonl"\n'
         return super().__enter__()
 
     def get(self, path):
@@ -79,6 +82,7 @@ def test_every_figure_is_shown(proxy):
     wait_for(lambda: ("ldapmfa_store_up",) in proxy.shown(), 10)
     names = {key[0] for key in proxy.shown()}
     without = {"ldapmfa_failed_open_total", "ldapmfa_breaker"}  # there is no service
+    without |= {"ldapmfa_clock_ahead_seconds"}  # nor a clock that could be asked
     expected = {metric.name + "_count" * (metric.kind == "histogram") for metric in catalogue.ALL}
     assert expected - without <= names
     processes = {key[1] for key in proxy.shown() if key[0] == "ldapmfa_process_open_fds"}
@@ -99,6 +103,29 @@ def test_A43_nothing_that_was_typed_is_shown(proxy):
     page = proxy.get("/metrics")[1]
     for word in (dn, "alice", password, "mallory", "EVIL", "hunter2", proxy.directory.service_dn):
         assert word not in page
+
+
+def test_the_dashboard_and_the_alerts_find_what_they_ask_for(slapd, tmp_path):
+    """Each of their selectors, in a proxy to which nothing has happened yet: an alert must not be silent for want of it."""
+    (tmp_path / "secret").write_text("x" * 64)
+    webhook = {"url": f"http://127.0.0.1:{free_port()}/", "secret_file": tmp_path / "secret"}
+    services, login = {"webhook": webhook}, 'factors = ["hotp", "webhook"]'
+    with Watched(slapd, tmp_path / "proxy", services=services, login=login, listen={"name": "vpn"}) as proxy:
+        wait_for(lambda: proxy.shown().get(("ldapmfa_ready",)) == 1, 10)
+        families = text_string_to_metric_families(proxy.get("/metrics")[1])
+        series = [(one.name, one.labels) for family in families for one in family.samples]
+    dashboard = json.loads((ROOT / "conf/grafana/ldapmfa.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    groups = yaml.safe_load((ROOT / "conf/prometheus/alerts.yml").read_text())["groups"]
+    queries += [rule["expr"] for group in groups for rule in group["rules"]]
+    missed = [
+        (name, wanted)
+        for query in queries
+        for name, wanted in promql.read(query.replace("$__rate_interval", "5m")).selectors
+        if name not in {"up", "ldapmfa_clock_ahead_seconds"}  # no other clock can be asked
+        and not any(name == has and promql.matches(labels, wanted) for has, labels in series)
+    ]
+    assert missed == []
 
 
 def test_killing_a_worker_loses_no_count(slapd, tmp_path):

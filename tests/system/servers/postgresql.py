@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -195,6 +196,13 @@ class Connection:
         numbers = itertools.count(1)
         text = "".join(f"${next(numbers)}" if character == "?" else character for character in text)
         return Rows([tuple(row) for row in self._do(self._raw.fetch(text, *values))])
+
+    def executemany(self, text: str, rows: list[dict[str, Any]]) -> None:
+        """One command for each of `rows`, whose values stand in it as :name."""
+        names = re.findall(r":(\w+)", text)
+        for number, name in enumerate(names, 1):
+            text = re.sub(rf":{name}\b", f"${number}", text, count=1)
+        self._do(self._raw.executemany(text, [[row[name] for name in names] for row in rows]))
 
     def commit(self) -> None:
         """End what was begun."""
