@@ -33,6 +33,7 @@ docs: .venv/ready-docs ## write anew what is generated from the code, and make t
 	$(bin)/python -m ldapmfa.config reference > docs/reference/configuration.md
 	$(bin)/python -m ldapmfa.cli.reference cli > docs/reference/cli.md
 	$(bin)/python -m ldapmfa.cli.reference man > docs/reference/ldapmfa.1
+	$(bin)/python -m ldapmfa.net.metrics > docs/reference/metrics.md
 	$(bin)/python docs/attacks.py
 	$(site)
 

@@ -27,6 +27,7 @@ from twisted.internet.protocol import Factory
 from ldapmfa import audit, factors
 from ldapmfa.config import Application, Config, Listen
 from ldapmfa.config import Directory as DirectoryTable
+from ldapmfa.config.values import nameserver
 from ldapmfa.core.application import Recognition
 from ldapmfa.core.throttle import PasswordLimit
 from ldapmfa.errors import ConfigError, LdapMfaError
@@ -48,11 +49,18 @@ from ldapmfa.net.certificates import Presented, Watched, watch_certificates
 from ldapmfa.net.cuts import Cuts
 from ldapmfa.net.descriptors import fitting
 from ldapmfa.net.directory import Directory, DirectorySettings
+from ldapmfa.net.discovery import Srv
 from ldapmfa.net.driver import Doorway, RefusedShapes, where
 from ldapmfa.net.fraud import Measures
 from ldapmfa.net.ldap_front import Door, LdapFront, Listener
 from ldapmfa.net.link import Server
 from ldapmfa.net.log import record
+from ldapmfa.net.metrics import catalogue
+from ldapmfa.net.metrics.figures import Figures
+from ldapmfa.net.metrics.memory import Memory
+from ldapmfa.net.metrics.page import Pages, open_page
+from ldapmfa.net.metrics.readings import Observed, keep_asking, keep_looking
+from ldapmfa.net.names import Names
 from ldapmfa.net.notify import deliver, ways_of
 from ldapmfa.net.ports import close_ports, hand_over, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
@@ -104,10 +112,16 @@ def directory_settings(name: str, table: DirectoryTable) -> DirectorySettings:
     """A directory's table of the configuration, as net/directory wants it."""
     account = table.service_account
     catalog = table.global_catalog_server
+    srv = table.srv
     return DirectorySettings(
         name=name,
         identity_name=table.identity_name or name,
         servers=tuple(Server(server.host, server.port, server.tls) for server in table.servers),
+        balance=table.balance,
+        srv=Srv(srv.name, table.srv_domains or (srv.domain,), srv.tls, tuple(map(nameserver, table.nameservers)))
+        if srv
+        else None,
+        check_seconds=table.check_seconds,
         starttls=table.starttls,
         ca_file=table.ca_file,
         verify=table.verify_certificate,
@@ -120,18 +134,43 @@ def directory_settings(name: str, table: DirectoryTable) -> DirectorySettings:
         base_dn=table.base_dn,
         spare_links=table.spare_links,
         spare_seconds=table.spare_seconds,
+        spare_age=table.spare_age,
         pending_links=table.pending_links,
         group_seconds=table.group_seconds,
         phone_attribute=table.phone_attribute,
     )
 
 
-def directories(config: Config, reactor: Any, left: Mapping[str, Directory] | None = None) -> dict[str, Directory]:
-    """Every directory of the configuration, by the name that listeners call it; those `left` are taken over."""
+def directories(
+    config: Config,
+    reactor: Any,
+    says: Callable[[str, dict[str, str]], None] = lambda _what, _fields: None,
+    left: Mapping[str, Directory] | None = None,
+) -> dict[str, Directory]:
+    """Every directory of the configuration, by the name that listeners call it; `says` as Directory has it.
+
+    Those `left` are taken over.
+    """
     return {
-        name: (left or {}).get(name) or Directory(directory_settings(name, table), reactor, message_id)
+        name: (left or {}).get(name) or Directory(directory_settings(name, table), reactor, message_id, says)
         for name, table in config.every_directory.items()
     }
+
+
+def _servers_fare(what: str, fields: dict[str, str]) -> None:
+    """A directory's server went down or came back, or the DNS did."""
+    log = structlog.get_logger()
+    (log.info if what == "directory servers" else log.warning)(what, **fields)
+
+
+def keep_names(reactor: Any) -> None:
+    """Keep the addresses of hosts, for whoever connects by this reactor: the DNS may hang, or go."""
+
+    def says(name: str, found: bool) -> None:  # noqa: FBT001 - as Names calls it
+        structlog.get_logger().warning("name found again" if found else "name not found", name=name)
+
+    if not isinstance(reactor.nameResolver, Names):
+        reactor.installNameResolver(Names(reactor.nameResolver, reactor.seconds, says))
 
 
 async def open_store(config: Config, *, migrate: bool | None = None) -> Store:
@@ -225,6 +264,7 @@ class AsyncService(Service):
     """
 
     name = "ldapmfa"
+    _page: Any = None  # the port that figures are shown at
     stopping = False
 
     def __init__(self, reactor: Any) -> None:
@@ -308,7 +348,7 @@ class LdapMfa(AsyncService):
     """The proxy, in this process.
 
     As one of several workers it takes over listening sockets, the descriptors in `taken`, and leaves the store's schema
-    to whoever opened them.
+    to whoever opened them; it keeps its figures in `memory`, for others to show.
     """
 
     def __init__(
@@ -318,8 +358,11 @@ class LdapMfa(AsyncService):
         doorway_options: dict[str, Any] | None = None,
         *,
         taken: Sequence[int] = (),
+        memory: Memory | None = None,
     ) -> None:
         super().__init__(reactor)
+        self._memory = memory
+        self._figures = Figures(memory or Memory())
         self._config = config
         self._options = doorway_options or {}
         self._taken = taken
@@ -332,6 +375,7 @@ class LdapMfa(AsyncService):
         self._cuts = Cuts(reactor)
         self._budget = Budget()
         self._arranged: Arrangement | None = None
+        self._observed: Observed | None = None
         self._prepared: tuple[Arrangement, dict[str, Any]] | None = None  # and the ports that are new
         self._retired: list[Guarded] = []  # services that no login begins with any more
         self._delivering: asyncio.Task[None] | None = None
@@ -352,6 +396,7 @@ class LdapMfa(AsyncService):
 
     async def _listen(self, store: Store) -> None:
         config = self._config
+        keep_names(self._reactor)
         limit(self._budget, config, self._log)
         made = self._arrange(config, store)
         self._put(made)
@@ -360,6 +405,7 @@ class LdapMfa(AsyncService):
         self._deliver(store)
         self._kept(self._watch_certificates())
         self._ports = await open_ports(self._reactor, config.listen, made.factories, self._taken)
+        await self._show(store)
         # what was made so far stays; logins leave hardly any cycles, so that looking for them may wait
         gc.collect()
         gc.freeze()
@@ -388,7 +434,9 @@ class LdapMfa(AsyncService):
                 "now": time.time,
                 "moment": lambda: moment_of(config, time.time()),
                 "reference": reference_code,
-                "record": record,
+                "record": self._recorded,
+                "stopwatch": time.perf_counter,
+                "stored": self._figures.stored,
                 "refused": RefusedShapes(self._reactor),
                 "keep": self._kept,
                 "alarm": _alarm,
@@ -399,8 +447,15 @@ class LdapMfa(AsyncService):
                 **self._options,
             }
         )
-        known = directories(config, self._reactor, before.directories_left(config, now) if before else None)
-        made = [self._listener(config, listen, doorway, known[listen.directory]) for listen in config.listen]
+        left = before.directories_left(config, now) if before else None
+        known = directories(config, self._reactor, _servers_fare, left)
+        tallies = {listener.name: listener.tally for listener in before.listeners} if before else {}
+        made = [
+            replace(listener, tally=tallies.get(listener.name, listener.tally))
+            for listener in (
+                self._listener(config, listen, doorway, known[listen.directory]) for listen in config.listen
+            )
+        ]
         return Arrangement(
             config=config,
             services=dict(doorway.services),
@@ -419,6 +474,9 @@ class LdapMfa(AsyncService):
 
     def _put(self, made: Arrangement) -> None:
         """Let `made` be what counts."""
+        for name, directory in made.directories.items():
+            if self._directories.get(name) is not directory:
+                directory.begin(self._kept)
         self._arranged, self._config = made, made.config
         self._services, self._directories, self._askings = made.services, made.directories, made.doorway.askings
 
@@ -492,6 +550,7 @@ class LdapMfa(AsyncService):
         self._kept(close_ports(list(every.values())))  # those of listeners that are no more
         if before.config.fraud != made.config.fraud and self._store:
             self._deliver(self._store)
+        self._observe(made)
         self._retire(before, made)
 
     async def make_ready(self, config: Config) -> None:
@@ -546,6 +605,54 @@ class LdapMfa(AsyncService):
         for guarded in services:
             self._retired.remove(guarded)
             await guarded.close()
+
+    async def _show(self, store: Store) -> None:
+        """Keep the figures that somebody is to see, and show them, unless somebody else does."""
+        config, figures, made = self._config, self._figures, self._arranged
+        if config.metrics.endpoint is None or made is None:
+            return
+        figures.expect(config, self._services)
+        observed = self._observed = Observed(
+            store=store,
+            budget=self._budget,
+            clients=self._clients,
+            askings=self._askings,
+            services=self._services,
+            directories=self._directories,
+            ports={},
+            tallies={},
+            presented={},
+        )
+        self._observe(made)
+        self._kept(keep_looking(observed, figures, self._reactor))
+        self._kept(keep_asking(store, figures, self._reactor))
+        if self._memory is None:
+            pages = Pages(
+                {"main": figures.memory},
+                directories=lambda: {listen.directory for listen in self._config.listen},
+                stopping=lambda: self.stopping,
+            )
+            self._page = await open_page(self._reactor, config.metrics.endpoint, pages, self._log)
+
+    def _observe(self, made: Arrangement) -> None:
+        """Let figures be kept of `made`."""
+        observed, figures = self._observed, self._figures
+        if observed is None:
+            return
+        figures.expect(made.config, made.services)
+        names = [listener.name for listener in made.listeners]
+        for name in observed.ports.keys() - set(names):
+            figures.keep(catalogue.LISTENING, name, only=())
+            figures.keep(catalogue.CERTIFICATE_END, name, only=())
+        observed.services, observed.directories = made.services, made.directories
+        observed.ports = dict(zip(names, self._ports, strict=True))
+        observed.tallies = {listener.name: listener.tally for listener in made.listeners}
+        observed.presented = {listener.name: listener.tls for listener in made.listeners if listener.tls}
+
+    def _recorded(self, event: audit.Event) -> None:
+        self._figures.recorded(event)
+        record(event)
+
     def _listener(self, config: Config, listen: Listen, doorway: Doorway, directory: Directory) -> Listener:
         limits = config.limits
         own = self._door(config, listen, None, doorway)
@@ -600,6 +707,7 @@ class LdapMfa(AsyncService):
         if listen.proxy_protocol_from:
 
             def refused(peer: Any, why: str) -> None:
+                listener.tally.turn_away("proxy-header")
                 listener.log.warning("client turned away", client=str(address_of(peer)), reason=why)
 
             timeout = self._config.limits.handshake_timeout
@@ -609,7 +717,7 @@ class LdapMfa(AsyncService):
 
     def _cut(self, account: str) -> None:
         """Nobody is to be logged in as this account any more, nor about to be."""
-        self._cuts.cut({account}, self._clients)
+        self._figures.add(catalogue.CUTS, by=self._cuts.cut({account}, self._clients))
         for asking in tuple(self._askings):
             if asking.account == account:
                 asking.bar()
@@ -647,4 +755,6 @@ class LdapMfa(AsyncService):
             directory.close()
         if self._store:
             await self._store.close()
+        if self._page:
+            await close_ports([self._page])
         self._log.info("stopped")

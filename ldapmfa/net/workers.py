@@ -27,6 +27,8 @@ from ldapmfa import config as configuration
 from ldapmfa.config import Config
 from ldapmfa.errors import ConfigError, LdapMfaError
 from ldapmfa.net.asking import CANCEL
+from ldapmfa.net.metrics.memory import Memory
+from ldapmfa.net.metrics.page import Pages, open_page
 from ldapmfa.net.order import INPUT, Line, Order, read_report, report
 from ldapmfa.net.ports import close_ports, lend, open_ports
 from ldapmfa.net.reloading import Reloading
@@ -64,7 +66,7 @@ class Worker(LdapMfa):
     """The proxy as one of several workers: takes clients by turns with the others, and ends with the parent."""
 
     def __init__(self, config: Config, reactor: Any, order: Order, number: int) -> None:
-        super().__init__(config, reactor, taken=order.sockets)
+        super().__init__(config, reactor, taken=order.sockets, memory=Memory(order.figures))
         self._clients = self._counted = Clients(Counts(order.counts), number)
         self._line = Line(order.channel)
         self._file = Path(order.file)
@@ -160,6 +162,7 @@ class Workers(AsyncService):
         self._may_start = asyncio.Event()  # not while the configuration changes: each has this one, or the next
         self._may_start.set()
         self._prepared: tuple[Config, dict[str, Any]] | None = None  # and the ports that are new
+        self._memories = [Memory.shared() for _ in range(config.service.workers)]
 
     async def _begin(self) -> None:
         await (await open_store(self._config)).close()
@@ -173,6 +176,7 @@ class Workers(AsyncService):
             listening.append(loop.create_future())
             self._keep(asyncio.ensure_future(self._keep_up(number, listening[-1])))
         await asyncio.gather(*listening)
+        await self._show()
         self._keep(asyncio.ensure_future(self._ask_whether_they_turn()))
         self._log.info("started", workers=len(listening))
 
@@ -261,6 +265,22 @@ class Workers(AsyncService):
         finally:
             self._replies.pop(number, None)
 
+    async def _show(self) -> None:
+        """Show the figures of all workers."""
+        config = self._config
+        if config.metrics.endpoint is None:
+            return
+        pages = Pages(
+            {f"worker {number}": memory for number, memory in enumerate(self._memories, 1)},
+            directories=lambda: {listen.directory for listen in self._config.listen},
+            processes=lambda: {
+                "main": os.getpid(),
+                **{f"worker {number}": process.pid for number, process in self._processes.items()},
+            },
+            stopping=lambda: self.stopping,
+        )
+        self._page = await open_page(self._reactor, config.metrics.endpoint, pages, self._log)
+
     def status(self) -> str:
         """Where it listens, and how many workers do."""
         of = self._config.service.workers
@@ -324,7 +344,8 @@ class Workers(AsyncService):
             ended, failure = "", None
             line, theirs = Line.pair()
             try:
-                process = self._processes[number] = await _spawn(number, replace(self._order, channel=theirs))
+                told = replace(self._order, channel=theirs, figures=self._memories[number - 1].descriptor)
+                process = self._processes[number] = await _spawn(number, told)
                 failure = await _heard_from(process)
             except OSError as failed:
                 process, failure = None, LdapMfaError(f"a worker can't be started: {failed.strerror}")
@@ -344,6 +365,7 @@ class Workers(AsyncService):
                 ended = _ended(await process.wait())
                 self._gone(number)
             self._counts.absent(number)
+            self._memories[number - 1].absent()
             if loop.time() - began > _STEADY:
                 delay = _DELAY[0]
             self._log.error("worker ended", worker=number, reason=str(failure or ended), again_after=delay)
@@ -365,6 +387,8 @@ class Workers(AsyncService):
                 await process.wait()
         for number in tuple(self._lines):
             self._gone(number)
+        if self._page:
+            await close_ports([self._page])
         self._log.info("stopped")
 
 
@@ -377,7 +401,7 @@ async def _spawn(number: int, order: Order) -> Process:
         *("-P", "-m", "ldapmfa", *words),
         stdin=PIPE,
         stdout=PIPE,
-        pass_fds=(*order.sockets, order.counts, order.channel),
+        pass_fds=(*order.sockets, order.counts, order.figures, order.channel),
     )
     _pipe(process.stdin).write(order.line())
     return process

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 
 from ldapmfa.errors import LdapMfaError
 from ldapmfa.net import workers
+from ldapmfa.net.metrics.memory import Memory
 from ldapmfa.net.order import Order
 from ldapmfa.net.systemd import Supervisor
 from ldapmfa.net.turns import Counts
@@ -49,6 +50,7 @@ def parent(monkeypatch):
     parent._may_start = asyncio.Event()
     parent._may_start.set()
     parent._order = ORDER
+    parent._memories = [Memory.shared()]
     parent._config = SimpleNamespace(listen=(), service=SimpleNamespace(workers=1))
     parent.started, parent.supervisor = Deferred(), Supervisor()
     yield parent
