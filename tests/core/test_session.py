@@ -975,7 +975,7 @@ class Run(RuleBasedStateMachine):
         assert self.session.handle(TlsStarted()) == []
         self.handshaking = False
 
-    @rule(event=st.sampled_from([ClientLeft(), DirectoryLeft(), DirectoryLeft(noticed=True), StopRequested(), Overloaded("x"), Revoked("x"), Rested(), RulesChanged(Rules())]))
+    @rule(event=st.sampled_from([ClientLeft(), DirectoryLeft(), DirectoryLeft(noticed=True), StopRequested(), Overloaded("x"), Revoked("x"), Rested()]))
     def something_else_happens(self, event):
         was = self.state
         commands = self.session.handle(event)

@@ -41,6 +41,7 @@ def write(proxy, more="", change=lambda text: text):
 
 def asked(proxy, **more):
     """What the program answers at its control socket."""
+    wait_for((proxy.path / "ldapmfa.sock").exists)
     return control.ask(proxy.path / "ldapmfa.sock", {"do": "reload", **more})
 
 
