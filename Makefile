@@ -6,7 +6,7 @@ bin = .venv/bin
 site = NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --config-file docs/site/mkdocs.yml
 install = $(bin)/pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help demo test bench lint docs clean
+.PHONY: help demo test bench soak lint docs clean
 
 help: ## this menu
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
@@ -22,6 +22,10 @@ test: .venv/ready-test ## everything, against real servers and clients; installs
 bench: .venv/ready ## us beside HAProxy, OpenLDAP's proxy and ldaptor's (ONLY=search,login: some rows; REPEAT=9)
 	bench/install-packages
 	@$(bin)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(REPEAT),--repeat $(REPEAT))
+
+soak: .venv/ready-test ## faults under load, a week of logins, an hour of fuzzing (ONLY=kill-worker,week,fuzz; MINUTES=5)
+	tests/system/install-packages
+	@$(bin)/python -m tests.soak $(if $(ONLY),--only $(ONLY)) $(if $(MINUTES),--minutes $(MINUTES))
 
 lint: .venv/ready-lint .venv/ready-docs ## style, types, import direction; whether the site of docs/ builds
 	$(bin)/ruff check

@@ -65,8 +65,11 @@ from ldapmfa.net.notify import deliver, ways_of
 from ldapmfa.net.ports import close_ports, hand_over, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
 from ldapmfa.net.reloading import Reloading
+from ldapmfa.net.skew import Clocks, clocks_of
 from ldapmfa.net.systemd import Supervisor
+from ldapmfa.net.tidy import tidy
 from ldapmfa.net.tls import over_tls
+from ldapmfa.net.trail import Trail, tell_changes, trail_of
 from ldapmfa.net.tries import Tries
 from ldapmfa.net.waiting import pause
 from ldapmfa.net.watch import watch
@@ -379,6 +382,11 @@ class LdapMfa(AsyncService):
         self._prepared: tuple[Arrangement, dict[str, Any]] | None = None  # and the ports that are new
         self._retired: list[Guarded] = []  # services that no login begins with any more
         self._delivering: asyncio.Task[None] | None = None
+        self._first = True  # of several processes on a machine: one is enough to watch the machine's clock
+        self.trail: Trail | None = None
+        self._record: Callable[[audit.Event], None] = record
+        self.clocks: Clocks | None = None
+        self._watching_clocks: asyncio.Task[None] | None = None
         self._tells_of_certificates = True  # of several processes one is enough
 
     async def _begin(self) -> None:
@@ -396,6 +404,8 @@ class LdapMfa(AsyncService):
 
     async def _listen(self, store: Store) -> None:
         config = self._config
+        self.trail = trail_of(config.audit, clock=self._reactor, says=self._log)
+        self._record = self.trail.record
         keep_names(self._reactor)
         limit(self._budget, config, self._log)
         made = self._arrange(config, store)
@@ -403,6 +413,10 @@ class LdapMfa(AsyncService):
         # from before anybody can log in: no block made since is missed
         self._kept(watch(store, await store.last_cut(), self._cut, self._reactor))
         self._deliver(store)
+        self._kept(tell_changes(store, self._record, self._reactor))
+        chance = secrets.SystemRandom().random
+        self._kept(tidy(store, config.audit.keep_days, clock=self._reactor, now=time.time, chance=chance))
+        self._watch_clocks(store)
         self._kept(self._watch_certificates())
         self._ports = await open_ports(self._reactor, config.listen, made.factories, self._taken)
         await self._show(store)
@@ -491,6 +505,15 @@ class LdapMfa(AsyncService):
                 deliver(store, ways_of(fraud), clock=self._reactor, now=time.time, log=self._log)
             )
 
+    def _watch_clocks(self, store: Store) -> None:
+        """Compare ours with those of the directories that there are now, and the database's."""
+        if self._watching_clocks:
+            self._watching_clocks.cancel()
+        known, skew = self._directories, self._config.service.clock_skew_seconds
+        self.clocks = clocks_of(store, known, limit=skew, clock=self._reactor, now=time.time, says=self._log)
+        if self._first:
+            self._watching_clocks = self._kept(self.clocks.watch())
+
     # -- another configuration
 
     async def prepare(self, config: Config, taken: Sequence[int] = ()) -> None:
@@ -550,6 +573,8 @@ class LdapMfa(AsyncService):
         self._kept(close_ports(list(every.values())))  # those of listeners that are no more
         if before.config.fraud != made.config.fraud and self._store:
             self._deliver(self._store)
+        if self._store and any(before.directories.get(name) is not one for name, one in made.directories.items()):
+            self._watch_clocks(self._store)
         self._observe(made)
         self._retire(before, made)
 
@@ -651,7 +676,7 @@ class LdapMfa(AsyncService):
 
     def _recorded(self, event: audit.Event) -> None:
         self._figures.recorded(event)
-        record(event)
+        self._record(event)
 
     def _listener(self, config: Config, listen: Listen, doorway: Doorway, directory: Directory) -> Listener:
         limits = config.limits
@@ -753,6 +778,8 @@ class LdapMfa(AsyncService):
             await guarded.close()
         for directory in self._directories.values():
             directory.close()
+        if self.trail:
+            await self.trail.close()
         if self._store:
             await self._store.close()
         if self._page:
