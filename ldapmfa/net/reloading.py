@@ -20,6 +20,7 @@ from ldapmfa.config import Config
 from ldapmfa.config.changes import Change, changes
 from ldapmfa.errors import ConfigError, LdapMfaError
 from ldapmfa.net.control import Control
+from ldapmfa.net.driver import where
 from ldapmfa.net.systemd import Supervisor
 
 
@@ -151,6 +152,11 @@ class Reloading:
             await service.put(forget=any(change.is_policy for change in found))
         except LdapMfaError as broken:
             self._log.error("remembered logins not forgotten", reason=str(broken))
+        except Exception as bug:  # noqa: BLE001 - whatever it is
+            # half of one configuration and half of another: started again it has one
+            self._log.critical("stopped for a half reload", reason=where(bug))
+            self._stop()
+            return Outcome(applied=False, changes=found, mistakes=["a bug: the program is being stopped"], broken=True)
         for change in found:
             self._log.info("setting changed", key=change.key, old=change.old, new=change.new)
         self._log.info("reloaded", changes=len(found))

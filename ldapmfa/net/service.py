@@ -573,7 +573,7 @@ class LdapMfa(AsyncService):
         self._kept(close_ports(list(every.values())))  # those of listeners that are no more
         if before.config.fraud != made.config.fraud and self._store:
             self._deliver(self._store)
-        if self._store and any(before.directories.get(name) is not one for name, one in made.directories.items()):
+        if self._store and before.directories != made.directories:
             self._watch_clocks(self._store)
         self._observe(made)
         self._retire(before, made)

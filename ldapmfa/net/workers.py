@@ -27,6 +27,7 @@ from ldapmfa import config as configuration
 from ldapmfa.config import Config
 from ldapmfa.errors import ConfigError, LdapMfaError
 from ldapmfa.net.asking import CANCEL
+from ldapmfa.net.driver import where
 from ldapmfa.net.metrics.memory import Memory
 from ldapmfa.net.metrics.page import Pages, open_page
 from ldapmfa.net.order import INPUT, Line, Order, read_report, report
@@ -94,18 +95,25 @@ class Worker(LdapMfa):
                     case "beat":
                         self._line.say("beat")
                     case "prepare":
-                        self._making = self._kept(self._make_ready(*descriptors))
+                        self._making = self._kept(self._make_ready(said["number"], *descriptors))
                     case "commit":
-                        self.commit()
-                        self._line.say("done")
+                        self._commit(said["number"])
                     case "forget":
-                        self._kept(self._forget())
+                        self._kept(self._forget(said["number"]))
                     case _:
-                        self._kept(self._unmake())
+                        self._kept(self._unmake(said["number"]))
         except EOFError:  # its standard input ends, too
             asyncio.get_running_loop().remove_reader(self._line.fileno())
 
-    async def _make_ready(self, text: int, *sockets: int) -> None:
+    def _commit(self, number: int) -> None:
+        try:
+            self.commit()
+        except Exception as bug:  # noqa: BLE001 - whatever it is
+            self._log.critical("bug", reason=where(bug))
+            os._exit(1)  # half of one configuration and half of another: whoever comes instead has one
+        self._line.say("done", number=number)
+
+    async def _make_ready(self, number: int, text: int, *sockets: int) -> None:
         """Make ready what the parent has read: its text is in a file, as it may be long."""
         mistakes: list[str] = []
         try:
@@ -118,21 +126,21 @@ class Worker(LdapMfa):
         except Exception as bug:  # noqa: BLE001 - whatever it is, the old configuration counts on
             mistakes = [f"a bug: {type(bug).__name__}"]
         most, longest = _TOLD
-        self._line.say("ready", mistakes=[mistake[:longest] for mistake in mistakes[:most]])
+        self._line.say("ready", number=number, mistakes=[mistake[:longest] for mistake in mistakes[:most]])
 
-    async def _unmake(self) -> None:
+    async def _unmake(self, number: int) -> None:
         if self._making:
             await asyncio.wait({self._making})
         self.abort()
-        self._line.say("done")
+        self._line.say("done", number=number)
 
-    async def _forget(self) -> None:
+    async def _forget(self, number: int) -> None:
         broken = ""
         try:
             await self.forget_remembered()
         except LdapMfaError as down:
             broken = str(down)
-        self._line.say("forgotten", broken=broken)
+        self._line.say("forgotten", number=number, broken=broken)
 
     def _accept(self, port: Any) -> None:
         by_turns(port, self._counted, self._reactor)
@@ -158,7 +166,8 @@ class Workers(AsyncService):
         self._unanswered: dict[int, int] = {}  # how often each was asked in vain whether it turns
         self._counts = Counts.of(config.service.workers)
         self._order: Order
-        self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._replies: dict[int, tuple[int, asyncio.Future[dict[str, Any]]]] = {}  # each to a question's number
+        self._asked = 0
         self._starting = 0  # workers that do not listen yet
         self._may_start = asyncio.Event()  # not while the configuration changes: each has this one, or the next
         self._may_start.set()
@@ -255,12 +264,13 @@ class Workers(AsyncService):
         return dict(zip(numbers, answers, strict=True))
 
     async def _ask(self, number: int, what: str, descriptors: Sequence[int] = ()) -> dict[str, Any] | None:
-        answered = self._replies[number] = asyncio.get_running_loop().create_future()
-        self._lines[number].say(what, descriptors)
+        self._asked += 1
+        answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._replies[number] = self._asked, answered
+        self._lines[number].say(what, descriptors, number=self._asked)
         try:
             async with asyncio.timeout(_CHANGING):
-                said: dict[str, Any] = await answered
-                return said
+                return await answered
         except TimeoutError:
             return None
         finally:
@@ -309,8 +319,8 @@ class Workers(AsyncService):
         try:
             for said, _ in line.hear():
                 self._unanswered[number] = 0
-                reply = self._replies.get(number)
-                if said["say"] != "beat" and reply and not reply.done():
+                asked, reply = self._replies.get(number, (0, None))
+                if reply and said.get("number") == asked and not reply.done():
                     reply.set_result(said)
         except EOFError:
             self._gone(number)
@@ -329,8 +339,9 @@ class Workers(AsyncService):
             asyncio.get_running_loop().remove_reader(line.fileno())
             line.close()
             del self._unanswered[number]
-            if number in self._replies and not self._replies[number].done():
-                self._replies[number].set_exception(TimeoutError())
+            _, reply = self._replies.get(number, (0, None))
+            if reply and not reply.done():
+                reply.set_exception(TimeoutError())
             if not self.stopping:
                 self.supervisor.status(self.status())
 
