@@ -647,9 +647,10 @@ class LdapMfa(AsyncService):
             ports={},
             tallies={},
             presented={},
+            trail=self.trail,
         )
         self._observe(made)
-        self._kept(keep_looking(observed, figures, self._reactor))
+        self._kept(keep_looking(observed, figures, self._reactor, self._log))
         self._kept(keep_asking(store, figures, self._reactor))
         if self._memory is None:
             pages = Pages(
@@ -670,6 +671,7 @@ class LdapMfa(AsyncService):
             figures.keep(catalogue.LISTENING, name, only=())
             figures.keep(catalogue.CERTIFICATE_END, name, only=())
         observed.services, observed.directories = made.services, made.directories
+        observed.clocks = self.clocks if self._first else None
         observed.ports = dict(zip(names, self._ports, strict=True))
         observed.tallies = {listener.name: listener.tally for listener in made.listeners}
         observed.presented = {listener.name: listener.tls for listener in made.listeners if listener.tls}
