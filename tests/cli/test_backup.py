@@ -182,7 +182,7 @@ class TestCopy:
         assert f'set store.url in {store}/ldapmfa.toml to "sqlite:///{store}/new.db"' in ran.out
 
     @pytest.mark.parametrize(
-        ("source", "target", "code", "says"),
+        "case",
         [
             ("none.db", "new.db", 2, "FROM: "),
             ("state.db", "postgresql+asyncpg://u:hunter2@127.0.0.1:1/d", 3, "can't be reached"),
@@ -190,7 +190,8 @@ class TestCopy:
             ("state.db", "mysql://u:hunter2@h/d", 2, "TO: mysql is not supported"),
         ],
     )
-    def test_what_can_not_be_copied(self, ldapmfa, store, source, target, code, says):
+    def test_what_can_not_be_copied(self, ldapmfa, store, case):
+        source, target, code, says = case
         target = target if "://" in target else f"{store}/{target}"
         ran = ldapmfa("store", "copy", f"{store}/{source}", target)
         assert (ran.code, says in ran.err) == (code, True), ran.err
