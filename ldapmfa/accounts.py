@@ -19,7 +19,7 @@ from ldapmfa.audit import AccountChanged, LoginEnded
 from ldapmfa.core.identity import Identity, NoOneAccount
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import ConfigError
-from ldapmfa.factors import CodeFactor, Credential, Match
+from ldapmfa.factors import CodeFactor, Credential, Dated, Match
 from ldapmfa.store import (
     FOREVER,
     PENDING_SECONDS,
@@ -28,6 +28,7 @@ from ldapmfa.store import (
     Pending,
     PendingRow,
     RememberedRow,
+    Restored,
     Store,
 )
 from ldapmfa.store.seal import Seal
@@ -479,6 +480,26 @@ class Admin(Operator):
         seal.drop_before(oldest)
         self._store.note(self._change("key-rotated", "*", seal.newest))
         return seal.newest
+
+    async def open_all(self) -> int:
+        """Open every secret in the store; gives how many. SealBroken: one does not open."""
+        return await self._store.open_all()
+
+    async def changed_since(self, at: float) -> list[AccountChanged]:
+        """What was done to accounts after `at`, oldest first."""
+        return await self._store.changed_since(at)
+
+    async def restored(self, *, keep: bool | None) -> Restored:
+        """Take as used what may have been used since the backup that the store was put back from.
+
+        `keep` the factors of which that can't be known, or remove them; None: ask, where there are any.
+        """
+
+        def used_until(credential: Credential) -> int | None:
+            factor: object = self._accounts.factors.get(credential.kind)
+            return factor.used_until(credential, self._accounts.clock()) if isinstance(factor, Dated) else None
+
+        return await self._store.restored(used_until, self._change("restored", "*"), keep=keep)
 
     # -- below
 

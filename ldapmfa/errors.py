@@ -56,3 +56,7 @@ class FactorResting(FactorDown):
 
 class StoreDown(LdapMfaError):  # noqa: N818 - see DirectoryDown
     """The store can't be read or written: no code can be burnt, so no code can be accepted."""
+
+
+class Stopping(LdapMfaError):  # noqa: N818 - see DirectoryDown
+    """The program ends while somebody is being asked: nobody waits for the answer any more."""

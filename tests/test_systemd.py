@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ldapmfa.config.settings import Service
+
 SYSTEMD = Path(__file__).resolve().parents[1] / "systemd"
 UNIT = SYSTEMD / "ldapmfa.service"
 MOST_EXPOSED = 2.0
@@ -42,6 +44,22 @@ def test_systemd_takes_the_unit():
     # other units of this machine are read too, and may be complained of
     assert [line for line in ran.stderr.splitlines() if "ldapmfa" in line] == []
     assert ran.returncode == 0
+
+
+def test_systemd_takes_a_socket_of_any_port(tmp_path):
+    for name in ("ldapmfa.service", "ldapmfa@.socket"):
+        shutil.copy(SYSTEMD / name, tmp_path)
+    shutil.copy(SYSTEMD / "ldapmfa@.socket", tmp_path / "ldapmfa@636.socket")
+    ran = run(program("systemd-analyze"), "verify", tmp_path / "ldapmfa@636.socket")
+    assert [line for line in ran.stderr.splitlines() if "ldapmfa" in line] == []
+    assert ran.returncode == 0
+
+
+def test_it_is_waited_for_and_watched():
+    service = settings()
+    assert (service["Type"], service["NotifyAccess"]) == ("notify", "main")  # `env` becomes it, and keeps its number
+    assert int(service["WatchdogSec"]) > 2 * Service().worker_seconds  # a worker that is stuck is replaced before
+    assert int(service["TimeoutStopSec"]) >= Service().drain_seconds + 10
 
 
 def test_it_is_hardened():

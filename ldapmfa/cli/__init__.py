@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from ldapmfa.cli.audit import audit
+from ldapmfa.cli.backup import store
 from ldapmfa.cli.cache import cache
 from ldapmfa.cli.command import VERSION, Group
 from ldapmfa.cli.command import main as _main
@@ -32,8 +33,8 @@ def root() -> None:
 
 
 for _command in (
-    init, check_config, doctor, run, worker, demo, user, remembered, fraud, factor, explain, audit, cache, key,
-    completion
+    init, check_config, doctor, run, worker, demo, user, remembered, fraud, factor, explain, audit, cache, store, key,
+    completion,
 ):  # fmt: skip
     root.add_command(_command)
 

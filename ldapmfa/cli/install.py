@@ -91,7 +91,7 @@ def init(uri: str | None, endpoint: str | None) -> None:
     asyncio.run(_make_store(settings))
     if sqlite_file and new_store:
         made.append(sqlite_file)
-        _give_to_service(sqlite_file)
+        give_to_service(sqlite_file)
     steps = _next_steps(settings, example=written and uri is None)
     value = {"config": str(file), "made": [str(path) for path in made], "next": steps}
 
@@ -155,7 +155,7 @@ def _make_key(path: Path, made: list[Path]) -> None:
         return
     Seal.create(path, entropy=os.urandom)
     made.append(path)
-    _give_to_service(path)
+    give_to_service(path)
 
 
 async def _make_store(settings: Config) -> None:
@@ -165,7 +165,7 @@ async def _make_store(settings: Config) -> None:
     await store.close()
 
 
-def _give_to_service(path: Path) -> None:
+def give_to_service(path: Path) -> None:
     """What root makes in a directory of the service's user is that user's, or the service could not read it."""
     owner = path.parent.stat()
     if os.geteuid() != 0 or owner.st_uid == 0:

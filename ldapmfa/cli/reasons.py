@@ -234,6 +234,10 @@ REASONS: Final[dict[str, Explanation]] = {
         "The store could not be read or written, so that no code could be used up.",
         f"Is the disk full, the database down, the key file its own? {_LOG}",
     ),
+    "stopping": Explanation(
+        "The program was stopped while the user was being asked; the prompt was taken back.",
+        "Log in again. service.drain_seconds lets logins end before a stop.",
+    ),
     "broken": Explanation("Something that a login needs was broken.", _LOG),
     "bug": Explanation("ldapmfa itself failed; the login was refused for safety.", f"Please report it. {_LOG}"),
 }

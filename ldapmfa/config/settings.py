@@ -389,6 +389,11 @@ class Service(Table):
     workers: Workers = 1
     """How many processes answer, on the same listening addresses and with one store, or "auto": one for each processor.
     With 1 the program is a single process. The limits hold for each process."""
+    drain_seconds: Annotated[Number, Field(ge=0, le=3600)] = 0
+    """Seconds that clients are given at a stop to leave by themselves, while nobody new is accepted; then they are
+    taken leave of. systemd kills what takes longer than the unit's TimeoutStopSec."""
+    worker_seconds: Seconds = 20
+    """Seconds after which one of several processes that does not answer any more is killed, and replaced by another."""
 
 
 class Log(Table):

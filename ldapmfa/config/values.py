@@ -23,6 +23,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Str
 
 from ldapmfa.wire.dn import prepare
 
+#: What a path begins with that is a credential's (systemd.exec(5), LoadCredential=).
+CREDENTIALS: Final = "${CREDENTIALS_DIRECTORY}"
 #: How a user may be asked: a service, a method and a device, of which only the method must be given.
 METHOD: Final = re.compile(r"(?:([a-z0-9][a-z0-9_-]*)/)?([a-z][a-z0-9_-]*)(?::([ -~]+))?")
 
@@ -226,6 +228,15 @@ def _text(value: str) -> str:
 
 
 def _anchored(path: Path, info: ValidationInfo) -> Path:
+    """`path` below the configuration's folder, unless it is absolute; or below systemd's folder of credentials."""
+    if info.context and path.parts[:1] == (CREDENTIALS,):
+        folder = os.environ.get(CREDENTIALS[2:-1])
+        if not folder and info.context.check_files:
+            raise ValueError(
+                f"begins with {CREDENTIALS}, which is not set: systemd sets it for a unit with LoadCredential=; for a"
+                " command, set it to the folder where the unit loads them from"
+            )
+        return Path(folder or CREDENTIALS, *path.parts[1:])
     return info.context.base / path if info.context else path
 
 

@@ -9,7 +9,7 @@ and says who was first.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ldapmfa.config import plugins
 from ldapmfa.errors import ConfigError
@@ -69,6 +69,15 @@ class Bounded(Protocol):
         ...
 
 
+@runtime_checkable
+class Dated(Protocol):
+    """A code factor that can say what may be used up though its store has forgotten it, as after a restore."""
+
+    def used_until(self, credential: Credential, now: float) -> int:
+        """The last position that any code accepted until `now` can have had, whatever `credential` says of it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class NewCredential:
     """A factor just made, not yet stored. `uri` is the otpauth URI of an OTP; `codes` the printed ones."""
@@ -88,7 +97,8 @@ class CodeFactor(Protocol):
     `now` is seconds since the epoch. A code is matched as it stands: no blanks are dropped and only ASCII counts.
 
     One whose credentials don't count everywhere has a method `permits` besides (`Bounded`): where that says no, the
-    code is a wrong one.
+    code is a wrong one. One whose positions follow the clock has a method `used_until` (`Dated`), or its credentials
+    are uncertain after a restore.
     """
 
     kind: str

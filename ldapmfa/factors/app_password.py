@@ -75,6 +75,10 @@ class AppPassword:
             and (bounds["expires"] is None or now < bounds["expires"])
         )
 
+    def used_until(self, credential: Credential, now: float) -> int:  # noqa: ARG002 - whatever the time
+        """Nothing is burnt, so that nothing can be burnt twice."""
+        return credential.position
+
     def match(self, credential: Credential, code: str, now: float) -> Match | None:  # noqa: ARG002 - see `permits`
         """Compare the code's hash; nothing is burnt."""
         if not is_generated("ap", code):

@@ -61,6 +61,10 @@ class Totp:
         window = range(max(0, step - MAX_DRIFT - 1), step + MAX_DRIFT + 1)
         return self._match(credential, consecutive(credential, first, second, window), step)
 
+    def used_until(self, credential: Credential, now: float) -> int:
+        """As far ahead as a token's clock may be, and a step of delay: none later can have matched by now."""
+        return self._step(credential, now) + MAX_DRIFT + max(NEAREST)
+
     @staticmethod
     def _step(credential: Credential, now: float) -> int:
         return int(now // credential.parameters.get("period", 30))

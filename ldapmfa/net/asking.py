@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ldapmfa.core.questions import Answered, Asked, CodeIsSent, Unreachable
-from ldapmfa.errors import FactorDown, FactorUnreachable, StoreDown
+from ldapmfa.errors import FactorDown, FactorUnreachable, Stopping, StoreDown
 from ldapmfa.factors.service import Allowed, CodeSent, Denied, Prompt, Waiting, user_of
 from ldapmfa.net.fraud import Report
 from ldapmfa.net.waiting import Deadline, DeadlineExceeded, within
@@ -43,7 +43,8 @@ CANCEL: Final = 3.0
 LOOK: Final = 0.25
 #: Answers by which an owner, or a service, says that it may have been somebody else.
 SPOILING: Final = frozenset({"denied", "fraud", "locked-at-service"})
-
+#: What is recorded of a login whose owner was being asked then.
+_STOPPING: Final = "the program was stopped while the owner was being asked"
 
 #: What a service says of a code that was no guess; whatever else it says no by may hide that the code was wrong.
 _NO_GUESS: Final = frozenset(
@@ -86,6 +87,7 @@ class Asking:
         "_waits",
         "answered",
         "started",
+        "stopped",
         "task",
     )
 
@@ -114,6 +116,7 @@ class Asking:
         self._keep = keep
         self._precaution = precaution
         self._left = self._waits = False
+        self.stopped = False  # whether the program ends
         self._askings = askings
         self.task = keep(self._ask())
         askings.add(self)
@@ -142,10 +145,19 @@ class Asking:
         """The account was blocked meanwhile: whoever waits is told so, and its owner is asked no more."""
         if self._waits:
             _settle(self.answered, Denied("denied", "the account was blocked while its owner was being asked"))
-        self.stop()
+        self._give_up()
 
     def stop(self) -> None:
         """The program ends: whoever is being asked is told that nobody waits, late or not."""
+        self.stopped = True
+        self._give_up()
+
+    @property
+    def given_up(self) -> Exception:
+        """What its login ends with, if nobody waited for the answer."""
+        return Stopping(_STOPPING) if self.stopped else FactorDown("the prompt was given up")
+
+    def _give_up(self) -> None:
         self._left, self._late = True, None
         if self._waits:
             self.task.cancel()
@@ -366,7 +378,7 @@ class Inquiry:
         except FactorUnreachable as error:
             return Unreachable(str(error))
         except asyncio.CancelledError:
-            raise FactorDown(f"{guarded.name}: the prompt was given up") from None
+            raise self._asking.given_up from None
         match started:
             case Allowed():
                 return Answered(given=True)
@@ -422,7 +434,7 @@ class Inquiry:
         try:
             answer = asking.answered.result()
         except asyncio.CancelledError:
-            raise FactorDown("the prompt was given up") from None
+            raise asking.given_up from None
         if isinstance(answer, Denied):
             return Answered(given=False, why=answer.why, detail=answer.detail)
         return Answered(given=isinstance(answer, Allowed), why="denied")

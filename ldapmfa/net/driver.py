@@ -53,7 +53,7 @@ from ldapmfa.core.questions import (
 )
 from ldapmfa.core.rules import Moment
 from ldapmfa.core.secret import Secret, split
-from ldapmfa.errors import DirectoryDown, FactorDown, LdapMfaError, StoreDown
+from ldapmfa.errors import DirectoryDown, FactorDown, LdapMfaError, Stopping, StoreDown
 from ldapmfa.factors import CodeFactor, Credential, Match
 from ldapmfa.factors.breaker import Guarded
 from ldapmfa.net.asking import Asking, Inquiry, Terms
@@ -566,5 +566,6 @@ _REASONS: Final[tuple[tuple[type[Exception], str], ...]] = (
     (FactorDown, "factor-down"),
     (ServiceUnreachable, "factor-down"),
     (StoreDown, "store-down"),
+    (Stopping, "stopping"),
     (LdapMfaError, "broken"),
 )

@@ -4,36 +4,45 @@ Promised here: what is in the configuration is in no command line and no environ
 place reads no other configuration than that one did. Not in here: when either is said (`workers`).
 
 A worker's standard input brings one line, the order, and ends when the worker shall: because the parent stops, or is
-gone. Its standard output carries one line, the report: it listens, or why not.
+gone. Its standard output carries one line, the report: it listens, or why not. What they say to each other from then on
+goes over a `Line`.
 """
 
 from __future__ import annotations
 
+import array
 import json
 import os
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from ldapmfa.errors import ConfigError, LdapMfaError
 
 INPUT: Final = 0
 _OUTPUT: Final = 1
 _ERRORS: Final = 2
+#: Octets of a message, and descriptors beside it, at most.
+_LONGEST: Final = 64 << 10
+_DESCRIPTORS: Final = 250
 
 
 @dataclass(frozen=True)
 class Order:
     """What a worker is told: the configuration's file and what it said, and descriptors that it inherits.
 
-    `sockets` listen, one for each listener; `counts` is the memory of `turns`.
+    `sockets` listen, one for each listener; `counts` is the memory of `turns`; `channel` is the worker's end of its
+    `Line`.
     """
 
     file: str
     text: str = field(repr=False)
     sockets: Sequence[int]
     counts: int
+    channel: int = -1
 
     @classmethod
     def read(cls) -> Self:
@@ -46,6 +55,49 @@ class Order:
     def line(self) -> bytes:
         """As it is sent."""
         return json.dumps(asdict(self)).encode() + b"\n"
+
+
+class Line:
+    """One end of what parent and worker speak over: whole messages, with descriptors beside them; it never waits."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.setblocking(False)  # noqa: FBT003 - Python's own
+
+    @classmethod
+    def pair(cls) -> tuple[Self, int]:
+        """The parent's end, and the descriptor of a worker's."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(ours.detach()), theirs.detach()
+
+    def fileno(self) -> int:
+        """Its descriptor, to be watched."""
+        return self._socket.fileno()
+
+    def say(self, what: str, descriptors: Sequence[int] = (), **more: Any) -> None:
+        """Say it, unless the other end is gone, or has not listened for long."""
+        beside = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        with suppress(BlockingIOError, ConnectionError):
+            self._socket.sendmsg([json.dumps({"say": what, **more}).encode()], beside)
+
+    def hear(self) -> Iterator[tuple[dict[str, Any], list[int]]]:
+        """What was said meanwhile, each with the descriptors beside it. EOFError: the other end is gone."""
+        while True:
+            try:
+                said, descriptors, _, _ = socket.recv_fds(
+                    self._socket, _LONGEST, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                said = b""
+            if not said:
+                raise EOFError
+            yield json.loads(said), list(descriptors)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._socket.close()
 
 
 def report(failure: LdapMfaError | None = None) -> None:

@@ -54,6 +54,7 @@ from ldapmfa.net.log import record
 from ldapmfa.net.notify import deliver, ways_of
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
+from ldapmfa.net.systemd import Supervisor
 from ldapmfa.net.tls import over_tls, server_context
 from ldapmfa.net.tries import Tries
 from ldapmfa.net.waiting import pause
@@ -193,14 +194,19 @@ def _critical(what: str, **fields: Any) -> None:
 
 
 class AsyncService(Service):
-    """A Twisted service that begins and ends in asyncio's coroutines. `failure` says why it could not start."""
+    """A Twisted service that begins and ends in asyncio's coroutines. `failure` says why it could not start.
+
+    `supervisor` is told how it goes; `stopping` is true from the first sign of the end.
+    """
 
     name = "ldapmfa"
+    stopping = False
 
     def __init__(self, reactor: Any) -> None:
         if not isinstance(reactor, AsyncioSelectorReactor):
             raise ConfigError([WRONG_REACTOR])
         self.failure: LdapMfaError | None = None
+        self.supervisor = Supervisor()
         self.started: Deferred[None] = Deferred()
         self._reactor = reactor
         self._tasks: set[asyncio.Task[None]] = set()
@@ -215,6 +221,8 @@ class AsyncService(Service):
     def stopService(self) -> Deferred[None]:
         """End; what is given fires when that is done."""
         Service.stopService(self)
+        self.stopping = True
+        self.supervisor.stopping("Answering what is pending, and taking leave of the clients.")
         return Deferred.fromFuture(asyncio.ensure_future(self._end()))
 
     async def _begin(self) -> None:
@@ -222,6 +230,14 @@ class AsyncService(Service):
 
     async def _end(self) -> None:
         raise NotImplementedError
+
+    def status(self) -> str:
+        """How it is, in plain words."""
+        raise NotImplementedError
+
+    def well(self) -> bool:
+        """Whether all of it turns, as whoever calls this does."""
+        return True
 
     async def _start(self) -> None:
         try:
@@ -232,6 +248,8 @@ class AsyncService(Service):
             self._give_up(LdapMfaError(f"a bug: {type(bug).__name__}"))
             raise
         else:
+            self.supervisor.ready(self.status())
+            self.supervisor.watch(self._reactor, self.well)
             self.started.callback(None)
 
     def _give_up(self, failure: LdapMfaError) -> None:
@@ -286,6 +304,10 @@ class LdapMfa(AsyncService):
     async def _begin(self) -> None:
         self._store = await open_store(self._config, migrate=False if self._taken else None)
         await self._listen(self._store)
+
+    def status(self) -> str:
+        """Where it listens."""
+        return f"Listening: {', '.join(listen.name for listen in self._config.listen)}."
 
     async def _listen(self, store: Store) -> None:
         config = self._config
@@ -418,6 +440,9 @@ class LdapMfa(AsyncService):
     async def _end(self) -> None:
         loop = asyncio.get_running_loop()
         await close_ports(self._ports)
+        waited_until = loop.time() + self._config.service.drain_seconds
+        while self._clients and loop.time() < waited_until:  # noqa: ASYNC110 - as seldom as it is looked
+            await asyncio.sleep(0.05)
         for client in tuple(self._clients):
             try:
                 client.stop()

@@ -1,7 +1,8 @@
 """Several processes on one set of listening sockets: the parent that starts them, and what a worker owes to it.
 
 Promised here: the parent opens the sockets and brings the store's schema up to date, once; it is started when every
-worker listens; a worker that ends is replaced, and nobody but its own clients notices; no worker outlives the parent.
+worker listens; a worker that ends is replaced, and nobody but its own clients notices, and so is one that answers its
+parent no more; no worker outlives the parent.
 Not in here: what is done for clients (`service`; a worker is this program once more), and how parent and worker speak
 with each other (`order`).
 """
@@ -13,6 +14,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from twisted.internet.protocol import Factory
@@ -20,9 +22,10 @@ from twisted.internet.protocol import Factory
 from ldapmfa.config import Config
 from ldapmfa.errors import LdapMfaError
 from ldapmfa.net.asking import CANCEL
-from ldapmfa.net.order import INPUT, Order, read_report, report
+from ldapmfa.net.order import INPUT, Line, Order, read_report, report
 from ldapmfa.net.ports import close_ports, lend, open_ports
 from ldapmfa.net.service import FAREWELL, AsyncService, LdapMfa, open_store
+from ldapmfa.net.systemd import Supervisor
 from ldapmfa.net.turns import Clients, Counts, by_turns
 
 T = TypeVar("T")
@@ -35,11 +38,15 @@ _STEADY: Final = 60.0
 _GRACE: Final = 3.0
 #: Seconds that a worker may take until it listens.
 _STARTING: Final = 60.0
+#: How many times a worker is asked whether it turns, without an answer, before it is taken for stuck.
+_ASKED: Final = 4
 
 
 def service_of(config: Config, reactor: Any) -> AsyncService:
     """The service that the configuration asks for: the proxy in this process, or workers."""
-    return LdapMfa(config, reactor) if config.service.workers == 1 else Workers(config, reactor)
+    service = LdapMfa(config, reactor) if config.service.workers == 1 else Workers(config, reactor)
+    service.supervisor = Supervisor.from_environment()
+    return service
 
 
 class Worker(LdapMfa):
@@ -48,16 +55,27 @@ class Worker(LdapMfa):
     def __init__(self, config: Config, reactor: Any, order: Order, number: int) -> None:
         super().__init__(config, reactor, taken=order.sockets)
         self._clients = self._counted = Clients(Counts(order.counts), number)
+        self._line = Line(order.channel)
 
     async def _begin(self) -> None:
         # Ctrl-C reaches every process of a terminal: the parent tells its workers, in its own time
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         asyncio.get_running_loop().add_reader(INPUT, self._heard)
+        asyncio.get_running_loop().add_reader(self._line.fileno(), self._told)
         await super()._begin()
         for port in self._ports:
             by_turns(port, self._counted, self._reactor)
         self._counted.here()
         report()
+
+    def _told(self) -> None:
+        """The parent says something."""
+        try:
+            for said, _ in self._line.hear():
+                if said["say"] == "beat":
+                    self._line.say("beat")
+        except EOFError:  # its standard input ends, too
+            asyncio.get_running_loop().remove_reader(self._line.fileno())
 
     def _heard(self) -> None:
         if os.read(INPUT, 1024):
@@ -75,6 +93,8 @@ class Workers(AsyncService):
         self._config = config
         self._ports: list[Any] = []
         self._processes: dict[int, Process] = {}
+        self._lines: dict[int, Line] = {}  # to those that listen
+        self._unanswered: dict[int, int] = {}  # how often each was asked in vain whether it turns
         self._counts = Counts.of(config.service.workers)
 
     async def _begin(self) -> None:
@@ -89,7 +109,56 @@ class Workers(AsyncService):
             listening.append(loop.create_future())
             self._keep(asyncio.ensure_future(self._keep_up(number, order, listening[-1])))
         await asyncio.gather(*listening)
+        self._keep(asyncio.ensure_future(self._ask_whether_they_turn()))
         self._log.info("started", workers=len(listening))
+
+    def status(self) -> str:
+        """Where it listens, and how many workers do."""
+        of = self._config.service.workers
+        listens = ", ".join(listen.name for listen in self._config.listen)
+        return f"Listening: {listens}; {len(self._lines)} of {of} workers."
+
+    def well(self) -> bool:
+        """Whether those that listen answer: one that does not is killed, and if that does not help nothing does."""
+        return all(asked <= _ASKED for asked in self._unanswered.values())
+
+    async def _ask_whether_they_turn(self) -> None:
+        """Kill who does not say so; not by the time that passed, for this process may have been stopped itself."""
+        while True:
+            await asyncio.sleep(self._config.service.worker_seconds / _ASKED)
+            for number, line in self._lines.items():
+                if self._unanswered[number] == _ASKED:
+                    self._log.error("worker killed", worker=number, reason="it does not answer")
+                    self._processes[number].kill()
+                self._unanswered[number] += 1
+                line.say("beat")
+
+    def _told(self, number: int) -> None:
+        """A worker says something."""
+        line = self._lines[number]
+        try:
+            for said, _ in line.hear():
+                if said["say"] == "beat":
+                    self._unanswered[number] = 0
+        except EOFError:
+            self._gone(number)
+
+    def _listens(self, number: int, line: Line) -> None:
+        """A worker has begun to listen."""
+        self._lines[number], self._unanswered[number] = line, 0
+        asyncio.get_running_loop().add_reader(line.fileno(), self._told, number)
+        if self.started.called:
+            self.supervisor.status(self.status())
+
+    def _gone(self, number: int) -> None:
+        """A worker listens no more."""
+        line = self._lines.pop(number, None)
+        if line:
+            asyncio.get_running_loop().remove_reader(line.fileno())
+            line.close()
+            del self._unanswered[number]
+            if not self.stopping:
+                self.supervisor.status(self.status())
 
     async def _keep_up(self, number: int, order: Order, listening: asyncio.Future[None]) -> None:
         """Start a worker, and another one whenever it ends; one that could not even start at first is a failure."""
@@ -98,18 +167,26 @@ class Workers(AsyncService):
         while True:
             began = loop.time()
             ended, failure = "", None
+            line, theirs = Line.pair()
             try:
-                process = self._processes[number] = await _spawn(number, order)
+                process = self._processes[number] = await _spawn(number, replace(order, channel=theirs))
                 failure = await _heard_from(process)
             except OSError as failed:
                 process, failure = None, LdapMfaError(f"a worker can't be started: {failed.strerror}")
+            finally:
+                os.close(theirs)
+            if failure:
+                line.close()
             if not listening.done():
                 if failure:
                     listening.set_exception(failure)
                     return
                 listening.set_result(None)
+            if not failure:
+                self._listens(number, line)
             if process:
                 ended = _ended(await process.wait())
+                self._gone(number)
             self._counts.absent(number)
             if loop.time() - began > _STEADY:
                 delay = _DELAY[0]
@@ -124,12 +201,14 @@ class Workers(AsyncService):
             _pipe(process.stdin).close()
         ending = [asyncio.ensure_future(process.wait()) for process in self._processes.values()]
         if ending:
-            await asyncio.wait(ending, timeout=FAREWELL + CANCEL + _GRACE)
+            await asyncio.wait(ending, timeout=self._config.service.drain_seconds + FAREWELL + CANCEL + _GRACE)
         for number, process in self._processes.items():
             if process.returncode is None:
                 self._log.error("worker killed", worker=number, reason="it did not end")
                 process.kill()
                 await process.wait()
+        for number in tuple(self._lines):
+            self._gone(number)
         self._log.info("stopped")
 
 
@@ -138,7 +217,11 @@ async def _spawn(number: int, order: Order) -> Process:
     words = ("worker", "--number", str(number), "--config", order.file)
     # -P: what lies in the working directory is no module of ours
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", "-m", "ldapmfa", *words, stdin=PIPE, stdout=PIPE, pass_fds=(*order.sockets, order.counts)
+        sys.executable,
+        *("-P", "-m", "ldapmfa", *words),
+        stdin=PIPE,
+        stdout=PIPE,
+        pass_fds=(*order.sockets, order.counts, order.channel),
     )
     _pipe(process.stdin).write(order.line())
     return process

@@ -5,9 +5,9 @@ success, durable before it is reported; wrong codes count per account, whichever
 they come by; secrets lie sealed and bound to their row. Whatever fails is StoreDown, and then nothing was accepted.
 
 Not in here: whether a code is right (`ldapmfa.factors`), who may change what (`ldapmfa.accounts`), the tables
-(`schema`), what is asked of them (`statements`, `listings`), questions to owners (`prompts`), blocks
-(`blocks`), wrong passwords (`tries`), what people are to be told (`notices`), connections and threads (`database`), how
-calls share a transaction (`writer`).
+(`schema`), what is asked of them (`statements`, `listings`), questions to owners (`prompts`), blocks (`blocks`), wrong
+passwords (`tries`), what people are to be told (`notices`), backups (`copies`, `restoring`), connections and threads
+(`database`), how calls share a transaction (`writer`).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from ldapmfa.store.database import Database
 from ldapmfa.store.listings import Listings
 from ldapmfa.store.notices import Notice
 from ldapmfa.store.prompts import Begun, Grant, Guess, Place
+from ldapmfa.store.restoring import Restored, Restoring
 from ldapmfa.store.rows import (
     AccountRow,
     Block,
@@ -96,6 +97,7 @@ __all__ = [
     "Place",
     "Recall",
     "RememberedRow",
+    "Restored",
     "Status",
     "Store",
 ]
@@ -108,7 +110,7 @@ _CANARY: Final = "meta/canary"
 _CLEARINGS: Final = "caches-cleared"
 
 
-class Store(Listings, Blocks, Tries):
+class Store(Listings, Blocks, Tries, Restoring):
     """The state of one installation; made by `open`. Every verb raises StoreDown if the database fails."""
 
     def __init__(

@@ -34,6 +34,8 @@ _VERSION: Final = b"\x01"
 _ID: Final = 4
 _NONCE: Final = 12
 _KEY: Final = 32
+#: What others than a file's owner might do with it.
+_SHARED: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 class SealBroken(StoreDown):
@@ -179,11 +181,19 @@ def _read(path: Path) -> tuple[list[str], os.stat_result]:
     try:
         with path.open(encoding="ascii", errors="replace") as file:
             status = os.fstat(file.fileno())
-            if status.st_mode & 0o077:
+            if status.st_mode & (_SHARED - stat.S_IRGRP if _is_credential(path) else _SHARED):
                 raise _mistake(f"{path} can be used by others than its owner: chmod 600 {path}")
             return file.read().splitlines(), status
     except OSError as error:
         raise _mistake(f"{path} can't be read: {error.strerror}") from None
+
+
+def _is_credential(path: Path) -> bool:
+    """Whether systemd made the file for this service alone: what looks like its group's right is the service's then.
+
+    It is root's, and read by virtue of an ACL, whose mask stands where a group's rights do (acl(5)).
+    """
+    return str(path.parent) == os.environ.get("CREDENTIALS_DIRECTORY")
 
 
 def _parsed(path: Path, lines: list[str]) -> list[tuple[bytes, bytes]]:

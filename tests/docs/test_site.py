@@ -67,5 +67,5 @@ def test_every_page_has_one_title(page):
 @pytest.mark.parametrize("picture", [file.relative_to(ROOT).as_posix() for file in (ROOT / "docs").rglob("*.svg")])
 def test_a_picture_says_what_it_shows_and_fetches_nothing(picture):
     text = (ROOT / picture).read_text(encoding="utf-8")
-    assert "<title>" in text
+    assert "<title" in text
     assert re.findall(r"(?:href|src|url)\W{1,3}(?:https?:)?//", text) == []

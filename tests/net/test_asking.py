@@ -860,7 +860,9 @@ async def test_a_stop_takes_back_what_is_asked(house, monkeypatch):
     monkeypatch.setattr(service, "FAREWELL", 0.2)
     await opened(house, late_seconds=60.0)
     program = service.LdapMfa.__new__(service.LdapMfa)
-    program._config = SimpleNamespace(login=SimpleNamespace(refusal_floor=0.0), factors={}, every_factor=())
+    program._config = SimpleNamespace(
+        login=SimpleNamespace(refusal_floor=0.0), factors={}, every_factor=(), service=SimpleNamespace(drain_seconds=0)
+    )
     program._clients, program._ports, program._tasks = house.clients, [], set()
     program._log = SimpleNamespace(info=lambda *_: None, error=lambda *_, **__: None)
     program._store, program._directories = house.store, {"default": house.directory}
@@ -873,6 +875,7 @@ async def test_a_stop_takes_back_what_is_asked(house, monkeypatch):
     assert not client.pipe.open
     assert house.owner.pending == 0
     assert house.owner.cancelled == 2
+    assert (house.events[-1].outcome, house.events[-1].reason) == ("broken", "stopping")
     assert house.rows("prompts") == 0
     assert house.rows("prompt_times") == 2
     assert not [task for task in program._tasks if not task.done()]

@@ -1,13 +1,16 @@
 """The parent of several workers: whatever keeps one from starting, the others go on and it is tried again."""
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 import structlog
+from twisted.internet.defer import Deferred
 
 from ldapmfa.errors import LdapMfaError
 from ldapmfa.net import workers
 from ldapmfa.net.order import Order
+from ldapmfa.net.systemd import Supervisor
 from ldapmfa.net.turns import Counts
 
 ORDER = Order("ldapmfa.toml", "password = 'hunter2'", [3], 4)
@@ -42,7 +45,12 @@ def parent(monkeypatch):
     monkeypatch.setattr(workers, "_DELAY", (0.0, 0.0))
     parent = workers.Workers.__new__(workers.Workers)
     parent._counts, parent._processes, parent._log = Counts.of(1), {}, structlog.get_logger()
-    return parent
+    parent._lines, parent._unanswered = {}, {}
+    parent._config = SimpleNamespace(listen=(), service=SimpleNamespace(workers=1))
+    parent.started, parent.supervisor = Deferred(), Supervisor()
+    yield parent
+    for number in tuple(parent._lines):
+        parent._gone(number)
 
 
 def spawning(monkeypatch, *outcomes):

@@ -77,6 +77,7 @@ class Proxy:
     text: str = ""
     python_path: str = str(ROOT)
     pass_fds: tuple = ()
+    environment: dict = field(default_factory=dict)
     tokens: dict = field(default_factory=dict)
     host: str = "127.0.0.1"
 
@@ -118,7 +119,7 @@ class Proxy:
 
     def start(self):
         """Start the process; returns when it answers."""
-        environment = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": self.python_path}
+        environment = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": self.python_path, **self.environment}
         argv = [*self.runs, "--config", self.config]
         self.process = Process(argv, self.log, env=environment, cwd=self.path, pass_fds=self.pass_fds)
         self.process.wait_until(self.answers)

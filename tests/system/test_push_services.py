@@ -90,6 +90,7 @@ def test_a_stop_takes_prompts_back_and_takes_seconds(slapd, program, tmp_path, w
             assert ldap.read_result(raw.frame()).code == ldap.UNAVAILABLE
         assert proxy.process.popen.wait(15) == 0
         assert time.monotonic() - began < 10
+        assert {(record["outcome"], record["reason"]) for record in proxy.records()} == {("broken", "stopping")}
         assert sorted(transactions(program, "cancel")) == sorted(transactions(program, "start"))
 
 
