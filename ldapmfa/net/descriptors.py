@@ -37,7 +37,8 @@ def fitting(config: Config, log: Any) -> int:
     if _covers(soft, need):
         return connections
     fits = max(1, (soft - wanted(config, 0)) // EACH)
-    log.warning(
+    tell = log.warning if "connections" in config.limits.model_fields_set else log.info  # nobody asked for so many
+    tell(
         "fewer clients than configured",
         connections=fits,
         reason=f"limits.connections = {connections} needs {need} open files, and the process may have {soft}: set "

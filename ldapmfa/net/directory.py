@@ -174,6 +174,12 @@ class Directory:
             )
         return self._contexts[server.host]
 
+    def renew_trust(self) -> None:
+        """Go by what `ca_file` says now, from the next connection on. ConfigError: it is no good, all stays."""
+        settings = self.settings
+        hosts = self._contexts or ("localhost",)
+        self._contexts = {host: client_context(host, settings.ca_file, verify=settings.verify) for host in hosts}
+
     async def capabilities(self, link: Link) -> Capabilities:
         """What the server behind `link` says of itself; asked once of each server. Raises CannotIdentify."""
         server = link.server

@@ -43,6 +43,7 @@ from ldapmfa.net.assembly import (
     terms,
 )
 from ldapmfa.net.budget import Budget
+from ldapmfa.net.certificates import Presented, Watched, watch_certificates
 from ldapmfa.net.cuts import Cuts
 from ldapmfa.net.descriptors import fitting
 from ldapmfa.net.directory import Directory, DirectorySettings
@@ -55,7 +56,7 @@ from ldapmfa.net.notify import deliver, ways_of
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
 from ldapmfa.net.systemd import Supervisor
-from ldapmfa.net.tls import over_tls, server_context
+from ldapmfa.net.tls import over_tls
 from ldapmfa.net.tries import Tries
 from ldapmfa.net.waiting import pause
 from ldapmfa.net.watch import watch
@@ -300,6 +301,9 @@ class LdapMfa(AsyncService):
         self._services: dict[str, Guarded] = {}
         self._askings: set[Asking] = set()
         self._cuts = Cuts(reactor)
+        self._presented: list[Presented] = []
+        self._trusted: list[Watched] = []
+        self._tells_of_certificates = True  # of several processes one is enough
 
     async def _begin(self) -> None:
         self._store = await open_store(self._config, migrate=False if self._taken else None)
@@ -347,10 +351,16 @@ class LdapMfa(AsyncService):
             gateways=config.throttle.gateways,
         )
         known = self._directories = directories(config, self._reactor)
+        self._trusted = [
+            Watched(f"directory {name}", [directory.settings.ca_file], directory.renew_trust)
+            for name, directory in known.items()
+            if directory.settings.ca_file
+        ]
         factories = [
             self._factory(listen, self._listener(listen, doorway, budget, known[listen.directory]))
             for listen in config.listen
         ]
+        self._kept(self._watch_certificates())
         self._ports = await open_ports(self._reactor, config.listen, factories, self._taken)
         # what was made so far stays; logins leave hardly any cycles, so that looking for them may wait
         gc.collect()
@@ -363,15 +373,10 @@ class LdapMfa(AsyncService):
 
     def _listener(self, listen: Listen, doorway: Doorway, budget: Budget, directory: Directory) -> Listener:
         limits = self._config.limits
-        certificate, key = listen.certificate, listen.key
         tls = None
-        if certificate and key:
-            tls = server_context(
-                certificate,
-                key,
-                client_ca=listen.client_ca_file,
-                require_client_certificate=listen.require_client_certificate,
-            )
+        if listen.certificate and listen.key:
+            tls = Presented(listen)
+            self._presented.append(tls)
         own = self._door(listen, None, doorway)
         return Listener(
             name=listen.name,
@@ -392,6 +397,19 @@ class LdapMfa(AsyncService):
             cuts=self._cuts,
             started=self._keep,
             doors=tuple(self._door(listen, application, doorway) for application in self._config.application),
+        )
+
+    async def _watch_certificates(self) -> None:
+        def watched() -> Iterator[Watched]:
+            yield from (presented.watched for presented in self._presented)
+            yield from self._trusted
+
+        await watch_certificates(
+            watched,
+            lambda: self._presented if self._tells_of_certificates else (),
+            clock=self._reactor,
+            now=time.time,
+            log=self._log,
         )
 
     def _door(self, listen: Listen, application: Application | None, doorway: Doorway) -> Door:

@@ -56,6 +56,7 @@ class Worker(LdapMfa):
         super().__init__(config, reactor, taken=order.sockets)
         self._clients = self._counted = Clients(Counts(order.counts), number)
         self._line = Line(order.channel)
+        self._tells_of_certificates = number == 1
 
     async def _begin(self) -> None:
         # Ctrl-C reaches every process of a terminal: the parent tells its workers, in its own time

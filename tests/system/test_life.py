@@ -14,9 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 from system.proxy import Proxy
-from system.servers.common import tail, wait_for
-from system.wire import Raw, bind, root_dse
+from system.servers.common import make_certificates, tail, wait_for
+from system.wire import Raw, bind, root_dse, search
 
 from ldapmfa.wire import ldap
 
@@ -286,3 +287,43 @@ def test_a_stop_takes_leave_of_those_that_stay(slapd, tmp_path):
         proxy.process.popen.send_signal(signal.SIGTERM)
         assert ldap.read_result(raw.frame()).code == ldap.UNAVAILABLE
         assert proxy.process.popen.wait(10) == 0
+
+
+# -- certificates
+
+
+def presented(proxy, *, starttls=False):
+    """The serial number of what the listener presents now, to a client that trusts the authority of now."""
+    with Raw(proxy.host, proxy.port, tls=None if starttls else proxy.path / "tls" / "ca.pem") as raw:
+        if starttls:
+            raw.start_tls(proxy.path / "tls" / "ca.pem")
+        return x509.load_der_x509_certificate(raw.socket.getpeercert(True)).serial_number
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("tls", ["ldaps", "starttls"])
+def test_new_certificates_are_presented_without_a_restart_and_connections_stay(slapd, tmp_path, workers, tls):
+    starttls = tls == "starttls"
+    with Proxy(slapd, tmp_path / "proxy", listen={"tls": tls}, workers=workers) as proxy:
+        if workers > 1:
+            wait_for(lambda: proxy.logged("started"))
+        alice, old = slapd.user("alice"), proxy.ca_file
+        first = {presented(proxy, starttls=starttls) for _ in range(4)}
+        assert len(first) == 1
+        with Raw(proxy.host, proxy.port, tls=None if starttls else old) as raw:
+            if starttls:
+                raw.start_tls(old)
+            assert raw.code(bind(1, alice.dn, proxy.typed("alice"))) == 0
+            new = tmp_path / "new"
+            make_certificates(new)
+            # half of it: the certificate without its key
+            (new / "cert.pem").rename(proxy.path / "tls" / "cert.pem")
+            wait_for(lambda: len(proxy.logged("certificates not renewed")) == workers)
+            assert {presented(proxy, starttls=starttls) for _ in range(4)} == first
+            (new / "key.pem").rename(proxy.path / "tls" / "key.pem")
+            (new / "ca.pem").rename(proxy.path / "tls" / "ca.pem")
+            wait_for(lambda: len(proxy.logged("certificates renewed")) == workers)
+            second = {presented(proxy, starttls=starttls) for _ in range(4)}
+            assert (len(second), second & first) == (1, set())
+            assert raw.code(search(2, alice.dn, scope=ldap.BASE)) == 0
+        assert len(proxy.logged("certificates not renewed")) == workers
