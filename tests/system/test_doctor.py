@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import shutil
 import socket
 import sqlite3
 import threading
@@ -415,11 +416,13 @@ def test_a_proxy_that_does_not_run(install):
 
 
 @pytest.mark.parametrize("listen", [{}, {"tls": "ldaps"}, {"proxy_protocol_from": ["127.0.0.0/8"]}])
-def test_a_certificate_that_was_changed_and_not_read_again(slapd, tmp_path, listen):
+def test_a_certificate_that_was_changed_and_not_taken(slapd, tmp_path, listen):
+    """Without its key: then the running program keeps what it has."""
     with Proxy(slapd, tmp_path / "proxy", listen=listen) as proxy:
         program = Program(proxy.path)
         assert found(program, "process")[0] == 0
-        make_certificates(proxy.path / "tls")
+        make_certificates(tmp_path / "other")
+        shutil.copy(tmp_path / "other/cert.pem", proxy.path / "tls/cert.pem")
         wrong = the_one(found(program, "process")[1])
     assert wrong[0] == "warning"
     assert "it presents another certificate than" in wrong[2]

@@ -25,8 +25,8 @@ from ldapmfa.errors import ConfigError
 from ldapmfa.net.tls import server_context
 
 _AREA: Final = Area("certificates")
-#: Days before its end from which on a certificate is warned of.
-DAYS: Final = 14
+#: Days before its end from which on a certificate is warned of, as by the running program.
+DAYS: Final = 21
 #: The shortest RSA key that current programs accept.
 _RSA: Final = 2048
 

@@ -27,7 +27,10 @@ _AREA: Final = Area("process")
 #: Seconds that a listener may take to answer.
 _PATIENCE: Final = 5.0
 _START: Final = "Start it: `systemctl status ldapmfa`, or `ldapmfa run`."
-_RELOAD: Final = "Restart it, or have it reload: the file was changed after it had been read."
+_RELOAD: Final = (
+    "It reads changed files again within seconds, if certificate and key belong together: see --only certificates, and"
+    " `certificates not renewed` in its log."
+)
 #: What a balancer says of a connection that it opens for itself.
 _HEADER: Final = b"PROXY UNKNOWN\r\n"
 
