@@ -6,7 +6,7 @@ bin = .venv/bin
 site = NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --config-file docs/site/mkdocs.yml
 install = $(bin)/pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help demo test bench lint docs clean
+.PHONY: help demo test bench soak lint docs clean
 
 help: ## this menu
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 8
@@ -23,6 +23,10 @@ bench: .venv/ready ## us beside HAProxy, OpenLDAP's proxy and ldaptor's (ONLY=se
 	bench/install-packages
 	@$(bin)/python -m bench $(if $(ONLY),--only $(ONLY)) $(if $(REPEAT),--repeat $(REPEAT))
 
+soak: .venv/ready-test ## faults under load, a week of logins, an hour of fuzzing (ONLY=kill-worker,week,fuzz; MINUTES=5)
+	tests/system/install-packages
+	@$(bin)/python -m tests.soak $(if $(ONLY),--only $(ONLY)) $(if $(MINUTES),--minutes $(MINUTES))
+
 lint: .venv/ready-lint .venv/ready-docs ## style, types, import direction; whether the site of docs/ builds
 	$(bin)/ruff check
 	$(bin)/mypy
@@ -33,6 +37,7 @@ docs: .venv/ready-docs ## write anew what is generated from the code, and make t
 	$(bin)/python -m ldapmfa.config reference > docs/reference/configuration.md
 	$(bin)/python -m ldapmfa.cli.reference cli > docs/reference/cli.md
 	$(bin)/python -m ldapmfa.cli.reference man > docs/reference/ldapmfa.1
+	$(bin)/python -m ldapmfa.net.metrics > docs/reference/metrics.md
 	$(bin)/python docs/attacks.py
 	$(site)
 

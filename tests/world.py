@@ -296,7 +296,7 @@ class ScriptedDirectory(Directory):
 
     def serve(self, server):
         """A link to `server`, and its other end."""
-        link = Link(server, self._reactor, self._chance, self.settings.response_timeout)
+        link = Link(server, self._reactor, self._chance, self.settings.response_timeout, self)
         self.served.append(ServedLink(self, link))
         return link
 

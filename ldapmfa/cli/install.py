@@ -54,6 +54,9 @@ key_file = {key_file}
 factors = ["totp", "recovery"]
 code = "suffix"          # the code right behind the password; or "delimiter", with delimiter = ","
 
+[metrics]                  # for Prometheus, and for the health checks of load balancers: this machine's alone
+endpoint = "tcp:9389:interface=127.0.0.1"
+
 # accounts that need no code, such as the clients' own service accounts
 #[[exempt]]
 #account = "cn=svc,ou=services,dc=example,dc=com"

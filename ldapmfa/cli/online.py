@@ -21,7 +21,7 @@ from typing import Any, Final
 from cryptography import x509
 
 from ldapmfa.cli import services
-from ldapmfa.config import Config
+from ldapmfa.config import Config, Endpoint
 from ldapmfa.core.identity import CannotIdentify, Identity, sid_octets
 from ldapmfa.errors import ConfigError, DirectoryDown
 from ldapmfa.net import service
@@ -107,10 +107,18 @@ def dangers(config: Config) -> list[str]:
             )
         if not directory.starttls:
             exposed = [server.host for server in directory.servers if not server.tls and not is_loopback(server.host)]
+            if directory.srv and not directory.srv.tls:
+                exposed = [f"whatever host the DNS names for {directory.srv.name}"]
             hint = "write ldaps://, or set starttls = true"
             found += [f"{place}.uris: passwords go to {host} in clear text: {hint}" for host in exposed]
     found += _warnings_of_services(config)
-    return found + list(_warnings_of_applications(config))
+    found += _warnings_of_applications(config)
+    if config.metrics.endpoint and not Endpoint.parse(config.metrics.endpoint).local:
+        found.append(
+            f"metrics.endpoint: others than this machine can connect to {config.metrics.endpoint}, and need not prove"
+            " who they are: let a firewall say who may, or listen on interface=127.0.0.1"
+        )
+    return found
 
 
 def _warnings_of_services(config: Config) -> Iterator[str]:
@@ -145,16 +153,24 @@ def _warnings_of_applications(config: Config) -> Iterator[str]:
 
 async def check(config: Config, reactor: Any) -> list[Checked]:
     """Try every server of every directory."""
-    tried = []
+    tried, found = [], []
     for name, table in config.every_directory.items():
         settings = service.directory_settings(name, table)
         groups = _groups(config, table.identity_name)
-        tried += [_check(settings, server, reactor, groups) for server in settings.servers]
+        if settings.srv:
+            try:
+                servers = await service.directories(config, reactor)[name].find_servers()
+            except DirectoryDown as why:
+                found.append(Checked(name, str(settings.srv), broken=[f"{_place(name)}.uris: {why}"]))
+                servers = ()
+        else:
+            servers = settings.servers
+        tried += [_check(settings, server, reactor, groups) for server in servers]
         if settings.global_catalog:
             # no service account there: what the login binds is another matter
             catalog = replace(settings, service_dn=None, service_password=None)
             tried.append(_check(catalog, settings.global_catalog, reactor, {}))
-    return list(await asyncio.gather(*tried))
+    return found + list(await asyncio.gather(*tried))
 
 
 def _groups(config: Config, directory: str) -> dict[str, str]:
@@ -175,7 +191,7 @@ async def _check(
     checked = Checked(settings.name, str(server), encrypted=server.ldaps or settings.starttls)
     if not await asyncio.get_running_loop().run_in_executor(None, _connect, settings, server, checked):
         return checked
-    directory = Directory(replace(settings, servers=(server,)), reactor, service.message_id)
+    directory = Directory(replace(settings, servers=(server,), srv=None), reactor, service.message_id)
     try:
         link = await directory.connect()
         try:

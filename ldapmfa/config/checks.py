@@ -14,7 +14,7 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cryptography import x509
@@ -22,12 +22,14 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from pydantic import AfterValidator, ValidationInfo
 
-from ldapmfa.config.values import DirectoryUri, Endpoint, is_loopback, nearest
+from ldapmfa.config.values import DirectoryUri, Endpoint, SrvUri, is_loopback, nearest
 from ldapmfa.core.identity import FLAGS
 from ldapmfa.wire import dn
 
 #: What looks at a value; ValueError says what is wrong with it.
 Check = Callable[[Any, ValidationInfo], None]
+#: Where a value stands.
+Place = TypeVar("Place")
 
 
 def when_read(check: Check) -> AfterValidator:
@@ -125,8 +127,29 @@ def can_be_required(required: bool | None, info: ValidationInfo) -> None:  # noq
 def goes_with_uris(starttls: bool, info: ValidationInfo) -> None:  # noqa: FBT001 - a validator
     """StartTLS is for ldap://."""
     uris = [*info.data.get("uris", ()), info.data.get("global_catalog") or "ldap://none"]
-    if starttls and any(DirectoryUri.parse(uri).tls for uri in uris):
+    if starttls and any((SrvUri.parse(uri) or DirectoryUri.parse(uri)).tls for uri in uris):
         raise ValueError("does not go with ldaps:// in uris or global_catalog: write ldap:// there, or remove starttls")
+
+
+@when_read
+def stands_alone(uris: tuple[str, ...], _: ValidationInfo) -> None:
+    """Either the servers are listed, or the DNS names them."""
+    if len(uris) > 1 and any(map(SrvUri.parse, uris)):
+        raise ValueError("ldap+srv:// or ldaps+srv:// must stand alone: list the servers, or let the DNS name them all")
+
+
+@when_read
+def goes_with_srv(value: tuple[str, ...], info: ValidationInfo) -> None:
+    """Only where the DNS names the servers does it matter whom it may name, and who is asked."""
+    if value and "uris" in info.data and not any(map(SrvUri.parse, info.data["uris"])):
+        raise ValueError("is pointless without ldap+srv:// or ldaps+srv:// in uris: remove this line")
+
+
+@when_read
+def goes_with_list(balance: str, info: ValidationInfo) -> None:
+    """SRV records say themselves how the load is spread."""
+    if balance == "spread" and any(map(SrvUri.parse, info.data.get("uris", ()))):
+        raise ValueError("is pointless with ldap+srv://, whose records have priority and weight: remove this line")
 
 
 def secret_or_file(name: str) -> AfterValidator:
@@ -343,11 +366,11 @@ def sqlite_path(url: str) -> str:
 # --- ports -----------------------------------------------------------------------------------------------
 
 
-def ports_taken(endpoints: Mapping[int, Endpoint]) -> dict[int, str]:
+def ports_taken(endpoints: Mapping[Place, Endpoint]) -> dict[Place, str]:
     """Why those of `endpoints` that can't be listened on now can't be; all are for a moment, to find out."""
     taken = {}
     with ExitStack() as listening:
-        for number, endpoint in endpoints.items():
+        for place, endpoint in endpoints.items():
             port = endpoint.port
             if port is None:
                 continue
@@ -360,7 +383,7 @@ def ports_taken(endpoints: Mapping[int, Endpoint]) -> dict[int, str]:
                 probe.listen(1)
             except OSError as error:
                 why = _NOT_BOUND.get(error.errno or 0, f"can't be listened on: {error.strerror}")
-                taken[number] = f"port {port} on {address} {why}"
+                taken[place] = f"port {port} on {address} {why}"
     return taken
 
 

@@ -58,7 +58,7 @@ def load(
     merged = _merged(data, _from_environment())
     config, mistakes = validated(merged, file.parent, check_files=check_files)
     if check_ports:
-        mistakes += [(("listen", number, "endpoint"), why) for number, why in ports_taken(_endpoints(merged)).items()]
+        mistakes += ports_taken(_endpoints(merged)).items()
     if config is None or mistakes:
         lines = {where: _line(text, data, where) for where, _ in mistakes}
         mistakes.sort(key=lambda mistake: lines[mistake[0]])
@@ -67,15 +67,16 @@ def load(
     return config
 
 
-def _endpoints(data: Mapping[str, Any]) -> dict[int, Endpoint]:
-    """The endpoints that are right by themselves, whatever else is mistaken, by their number."""
-    tables = data.get("listen")
-    found = {}
-    for number, table in enumerate(tables if isinstance(tables, list) else ()):
+def _endpoints(data: Mapping[str, Any]) -> dict[Where, Endpoint]:
+    """The endpoints that are right by themselves, whatever else is mistaken, by where they stand."""
+    tables: dict[Where, Any] = {("listen", number): table for number, table in enumerate(_listed(data.get("listen")))}
+    tables["metrics",] = data.get("metrics")
+    found: dict[Where, Endpoint] = {}
+    for where, table in tables.items():
         text = table.get("endpoint") if isinstance(table, dict) else None
         with suppress(ValueError):
             if isinstance(text, str):
-                found[number] = Endpoint.parse(text)
+                found[*where, "endpoint"] = Endpoint.parse(text)
     return found
 
 

@@ -18,11 +18,13 @@ from ldapmfa.config.applications import Application, Rule, UserMatch
 from ldapmfa.config.tables import ServiceTable, Table
 from ldapmfa.config.values import (
     AttributeName,
+    CatalogUri,
     CodeStyle,
     Delimiter,
     Digits,
     DirectoryName,
     DirectoryUri,
+    Domain,
     Endpoint,
     EndpointText,
     Factor,
@@ -31,10 +33,12 @@ from ldapmfa.config.values import (
     IdentityName,
     MailAddress,
     Method,
+    NameServer,
     Network,
     Number,
     OtherName,
     Seconds,
+    SrvUri,
     StoreUrl,
     Text,
     Uri,
@@ -144,9 +148,22 @@ class ServiceAccount(Table):
 class Directory(Table):
     """The directory whose passwords count."""
 
-    uris: tuple[Uri, ...] = Field(min_length=1, examples=[["ldaps://dc1.example.com", "ldaps://dc2.example.com"]])
-    """Its servers, ldap:// or ldaps://, tried in this order."""
-    global_catalog: Uri | None = Field(None, examples=["ldaps://dc1.example.com:3269"])
+    uris: Annotated[tuple[Uri, ...], checks.stands_alone] = Field(
+        min_length=1, examples=[["ldaps://dc1.example.com", "ldaps://dc2.example.com"]]
+    )
+    """Its servers, ldap:// or ldaps://: the first that is well is asked. Or one ldap+srv://DOMAIN or ldaps+srv://DOMAIN,
+    whose servers the DNS names (SRV records _ldap._tcp or _ldaps._tcp)."""
+    balance: Annotated[Literal["first", "spread"], checks.goes_with_list] = "first"
+    """first asks the first server in the list that is well, spread the one with the fewest connections of ours."""
+    check_seconds: Annotated[Number, Field(ge=1, le=600)] = 10
+    """Seconds from one look at a server to the next, aside from the logins; one that is down is looked at sooner, at
+    first after a second. No login waits for a server that is known to be down."""
+    srv_domains: Annotated[tuple[Domain, ...], checks.goes_with_srv] = Field((), examples=[["corp.example.com"]])
+    """Domains in which the servers that the DNS names must be; that of the URI if not given. Others are not asked: the
+    DNS is not authenticated."""
+    nameservers: Annotated[tuple[NameServer, ...], checks.goes_with_srv] = Field((), examples=[["10.0.0.53"]])
+    """Whom to ask for SRV records; the name servers of the machine (/etc/resolv.conf) if not given."""
+    global_catalog: CatalogUri | None = Field(None, examples=["ldaps://dc1.example.com:3269"])
     """The global catalog of an Active Directory forest (ldap:// or ldaps://, port 3268 or 3269 if none is given), where
     accounts of its other domains are looked up; without it they are refused."""
     starttls: Annotated[Flag, checks.goes_with_uris] = False
@@ -158,7 +175,7 @@ class Directory(Table):
     directory can read every password and let anybody in; for a laboratory only, name your authority in ca_file
     instead."""
     connect_timeout: Seconds = 5
-    """Seconds until a server that does not accept a connection is given up."""
+    """Seconds until a server is given up that does not accept a connection, or does not end the TLS handshake."""
     response_timeout: Seconds = 10
     """Seconds until a server that does not answer a bind or a look-up is given up."""
     spare_links: Annotated[Whole, Field(ge=0)] = 64
@@ -166,6 +183,9 @@ class Directory(Table):
     a connection of its own for every login. Each process has as many."""
     spare_seconds: Seconds = 30
     """Seconds until such a connection that was not needed is closed; less than the directory itself allows."""
+    spare_age: Seconds = 600
+    """Seconds after which a connection serves no further login, however often it is needed; less than the 900 after
+    which Active Directory closes idle ones."""
     pending_links: Annotated[Whole, Field(ge=0)] = 200
     """How many connections may stay open while their client's approval is pending; of further logins they are given up,
     and the password is verified once more when the approval is there. Each process has as many."""
@@ -188,8 +208,13 @@ class Directory(Table):
 
     @property
     def servers(self) -> tuple[DirectoryUri, ...]:
-        """`uris`, taken apart."""
-        return tuple(DirectoryUri.parse(uri) for uri in self.uris)
+        """`uris`, taken apart; none where the DNS names them."""
+        return () if self.srv else tuple(DirectoryUri.parse(uri) for uri in self.uris)
+
+    @property
+    def srv(self) -> SrvUri | None:
+        """What the DNS is asked for, where it names the servers."""
+        return SrvUri.parse(self.uris[0])
 
     @property
     def global_catalog_server(self) -> DirectoryUri | None:
@@ -396,6 +421,15 @@ class Service(Table):
     """Seconds after which one of several processes that does not answer any more is killed, and replaced by another."""
 
 
+class Metrics(Table):
+    """Where Prometheus finds figures, and load balancers whether the program is well: /metrics, /healthz, /readyz."""
+
+    endpoint: EndpointText | None = Field(None, examples=["tcp:9389:interface=127.0.0.1"])
+    """Where they are served by HTTP, as a Twisted endpoint string like a listener's; nowhere if not given. WARNING:
+    nobody who asks must prove who it is, and nothing is encrypted: on an address that others can reach, let a firewall
+    say who may. No user's name and no secret is in any of it."""
+
+
 class Log(Table):
     """What is written to standard error."""
 
@@ -423,6 +457,7 @@ class Config(BaseModel):
     throttle: Throttle = Field(default_factory=Throttle)
     limits: Limits = Field(default_factory=Limits)
     service: Service = Field(default_factory=Service)
+    metrics: Metrics = Field(default_factory=Metrics)
     log: Log = Field(default_factory=Log)
 
     _source: Path | None = PrivateAttr(None)

@@ -198,6 +198,58 @@ class DirectoryUri:
         return cls(tls, host, port or ports[tls])
 
 
+@dataclass(frozen=True, slots=True)
+class SrvUri:
+    """Servers that the DNS names: `name` is what it is asked for, `domain` where they must be; `tls` is true for LDAPS.
+
+    A name that begins with an underscore is asked for as it is, as _ldap._tcp.SITE._sites.dc._msdcs.DOMAIN.
+    """
+
+    tls: bool
+    name: str
+    domain: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """What `text` says, None if it is no ldap+srv:// or ldaps+srv:// URI; a ValueError says what would be right."""
+        scheme, colon, rest = text.partition("://")
+        scheme, name = scheme.lower(), rest.rstrip("/").rstrip(".").lower()
+        if not colon or scheme not in {"ldap+srv", "ldaps+srv"}:
+            return None
+        if re.fullmatch(r".*:[0-9]*", name):
+            raise ValueError("must not have a port: the SRV records have it")
+        labels = name.split(".")
+        plain = [number for number, label in enumerate(labels) if label.startswith("_")]
+        domain = ".".join(labels[plain[-1] + 1 :] if plain and plain[0] == 0 else labels)
+        if not _is_domain(domain) or not re.fullmatch(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", name):
+            raise ValueError(
+                'must end with a DNS domain, for example "ldap+srv://example.com", or with the whole name of SRV '
+                'records, for example "ldap+srv://_ldap._tcp.Berlin._sites.dc._msdcs.example.com"'
+            )
+        tls = scheme == "ldaps+srv"
+        service = "_ldaps" if tls else "_ldap"
+        return cls(tls, name if plain and plain[0] == 0 else f"{service}._tcp.{name}", domain)
+
+
+def _is_domain(text: str) -> bool:
+    """Whether it is a DNS name of at least two labels: below one label of the root are strangers."""
+    return bool(re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+", text))
+
+
+def nameserver(text: str) -> tuple[str, int]:
+    """The address and the port of a name server."""
+    address, port = text, "53"
+    if found := re.fullmatch(r"\[(.+)\](?::([0-9]+))?|([^:]+):([0-9]+)", text):
+        address, port = found[1] or found[3], found[2] or found[4] or "53"
+    try:
+        if not 0 < int(port) < 1 << 16:
+            raise ValueError(port)
+        return str(ip_address(address)), int(port)
+    except ValueError:
+        right = 'for example "10.0.0.53" or "[2001:db8::53]:53"'
+        raise ValueError(f"must be an address, with a port if need be, {right}") from None
+
+
 # --- the kinds of values ---------------------------------------------------------------------------------
 
 #: More than any machine has processors for.
@@ -343,6 +395,28 @@ def _uri(text: str) -> str:
     return text
 
 
+def _directory_uri(text: str) -> str:
+    return text if SrvUri.parse(text) else _uri(text)
+
+
+def _catalog_uri(text: str) -> str:
+    if "+srv" in text.partition("://")[0].lower():
+        raise ValueError("can't be found by SRV records: name one server, for example ldaps://dc1.example.com:3269")
+    return _uri(text)
+
+
+def _domain(text: str) -> str:
+    domain = text.lower().rstrip(".")
+    if not _is_domain(domain):
+        raise ValueError('must be a DNS domain of at least two labels, for example "example.com"')
+    return domain
+
+
+def _nameserver(text: str) -> str:
+    nameserver(text)
+    return text
+
+
 def _store_url(url: str, info: ValidationInfo) -> str:
     scheme, found, rest = url.partition("://")
     if not found or scheme.partition("+")[0] != "sqlite":
@@ -374,6 +448,9 @@ AttributeName = Annotated[str, AfterValidator(_attribute)]
 MailAddress = Annotated[str, AfterValidator(_mail_address)]
 Delimiter = Annotated[str, AfterValidator(_delimiter)]
 EndpointText = Annotated[str, AfterValidator(_endpoint)]
-Uri = Annotated[str, AfterValidator(_uri)]
+Uri = Annotated[str, AfterValidator(_directory_uri)]
+CatalogUri = Annotated[str, AfterValidator(_catalog_uri)]
+Domain = Annotated[str, AfterValidator(_domain)]
+NameServer = Annotated[str, AfterValidator(_nameserver)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
 CodeStyle = Literal["suffix", "delimiter"]

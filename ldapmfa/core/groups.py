@@ -8,6 +8,7 @@ followed upwards, from the account's DN. Not in here: for how long any of this i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -81,6 +82,7 @@ def _missing(group: str, why: str) -> CannotIdentify:
 
 #: Of groupType: the group is one of those that are part of a token ([MS-ADTS] 2.2.12).
 _SECURITY_ENABLED: Final = 0x80000000
+_GROUP_TYPE: Final = re.compile("-?[0-9]{1,10}", re.ASCII)
 
 
 def _sid(group: str, own: frozenset[Mark], *, bound: bool) -> Generator[Ask, Found | None, bytes]:
@@ -114,7 +116,7 @@ def _confirmed(group: str, sid: bytes | None, entry: Entry, shown: bytes) -> byt
         raise _missing(group, f"was looked up, and {entry.dn} found")
     kinds = entry.text("groupType")
     if "foreignsecurityprincipal" not in (name.lower() for name in entry.text("objectClass")):
-        if len(kinds) != 1 or not kinds[0].removeprefix("-").isdecimal() or not kinds[0].isascii():
+        if len(kinds) != 1 or not _GROUP_TYPE.fullmatch(kinds[0]):
             raise _missing(group, "is no group")
         if not int(kinds[0]) & _SECURITY_ENABLED:
             raise _missing(group, "is a distribution group, and only of security groups does the directory tell")

@@ -167,6 +167,8 @@ FLAGS: Final = {
     "no-preauthentication": 0x400000,
     "trusted-to-authenticate-for-delegation": 0x1000000,
 }
+#: userAccountControl as it is written; a text without end would be no number to Python, either.
+_FLAG_BITS: Final = re.compile("[0-9]{1,10}", re.ASCII)
 #: A computer's account: sAMAccountType 0x30000001.
 _COMPUTER: Final = "805306369"
 
@@ -181,7 +183,7 @@ def _flags(entry: Entry) -> frozenset[str]:
 def _hides_flags(entry: Entry) -> bool:
     """Whether the entry of an account at Active Directory does not show userAccountControl, as each has one."""
     shown = entry.text("userAccountControl")
-    return len(shown) != 1 or not (shown[0].isascii() and shown[0].isdecimal())
+    return len(shown) != 1 or not _FLAG_BITS.fullmatch(shown[0])
 
 
 _ASK_WHO: Final = Ask(ldap.WHO_AM_I)
@@ -277,7 +279,10 @@ def _by_who_am_i(kind: Literal["openldap", "389-ds"], directory: str, phone: str
     if not _shows(found, unique):
         found = (yield Ask(operation, on="service")) or found
     if found and found.result.code in _NO_ENTRY and not found.entries:
-        return Identity(directory, f"dn:{dn.normalise(name)}", name)
+        try:
+            return Identity(directory, f"dn:{dn.normalise(name)}", name)
+        except dn.DnError as broken:
+            raise CannotIdentify(f"Who am I says {name!r}, which is no DN: {broken}") from None
     entry = _single(found, name)
     if not dn.same(entry.dn, name):
         raise CannotIdentify(f"Who am I says {name}, the entry found is {entry.dn}")

@@ -193,9 +193,10 @@ class BindRefused:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """For the log: why the client was turned away."""
+    """For the log: why the client was turned away; `code` is its notice's."""
 
     reason: str
+    code: int = field(default=0, compare=False)
 
 
 Command = Send | Relay | StartLogin | CancelLogin | DropDirectory | BeginTls | Close | BindRefused | Report
@@ -553,7 +554,7 @@ class Session:
     def _disconnect(self, code: int, text: str) -> None:
         if self.state is State.BINDING:
             self._commands.append(CancelLogin())
-        self._commands += (Report(text), Send(ldap.notice_of_disconnection(code, text)))
+        self._commands += (Report(text, code), Send(ldap.notice_of_disconnection(code, text)))
         self._end()
 
     def _end(self) -> None:

@@ -85,6 +85,12 @@ class Presented:
         """For the handshake that begins now."""
         return self._options.getContext()
 
+    @property
+    def ends(self) -> datetime:
+        """When the certificate does."""
+        end: datetime = self._options.certificate.to_cryptography().not_valid_after_utc
+        return end
+
     def renew(self) -> None:
         """Read the files. ConfigError: they are no good."""
         listen = self._listen
@@ -99,8 +105,7 @@ class Presented:
 
     def tell_its_end(self, now: float, log: Any) -> None:
         """Say it, if the certificate ends soon after `now`, in seconds since the epoch."""
-        certificate = self._options.certificate.to_cryptography()
-        end: datetime = certificate.not_valid_after_utc
+        end = self.ends
         days = (end - datetime.fromtimestamp(now, UTC)).total_seconds() / DAY
         for most, level, what in _SAID:
             if days < most:

@@ -1,20 +1,24 @@
 """The side that faces the directory: connect, bind, identify, failover.
 
 Promised here: a bind starts on a quiet link, and whatever is not success closes it (A50); who was bound is what the
-directory says on that link; nothing of a group is kept for longer than is configured. Not in here: what one connection
-does (`link`), and how it comes to serve another login (`spare`).
+directory says on that link; nothing of a group is kept for longer than is configured; a server that is known to be down
+costs no login any time. Not in here: what one connection does (`link`), how it comes to serve another login (`spare`),
+which server's turn it is (`servers`), and when they are looked at (`health`, `discovery`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+import errno
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.error import ConnectBindError
 from twisted.internet.protocol import Factory
 
 from ldapmfa.core.groups import Mark, find_groups
@@ -36,34 +40,54 @@ from ldapmfa.core.identity import (
 from ldapmfa.core.questions import PasswordAnswer
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import DirectoryDown
+from ldapmfa.net.discovery import Answer, Discovery, Srv, look_up
+from ldapmfa.net.health import Health, Unable
 from ldapmfa.net.keeping import Kept
 from ldapmfa.net.link import Link, LinkLost, Server, read_result, why
+from ldapmfa.net.servers import Condition, Place, Servers, ServerState
 from ldapmfa.net.spare import Spares
 from ldapmfa.net.tls import client_context, over_tls
+from ldapmfa.net.waiting import Deadline, DeadlineExceeded
 from ldapmfa.wire import ldap
 
-#: How long a directory that refused a connection is tried last, in seconds.
-_AVOIDED: Final = 30.0
 #: How many connections to the directory may be opening at once; more would only wait in its queue.
 _CONNECTING: Final = 64
 #: How long, in seconds, and for how many accounts an entry is kept that an account showed of itself.
 _KEPT_SECONDS: Final = 30.0
 _KEPT: Final = 10_000
 
-Answer = TypeVar("Answer")
+#: What a connection fails with that says nothing of the other end.
+_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+#: What a domain controller says FALSE in while it does not have all that its fellows have ([MS-ADTS] 3.1.1.3.2.17).
+_SYNCHRONISED: Final = "isSynchronized"
+
+#: What an administrator hears of the DNS.
+_DNS_SAYS: Final = {
+    "away": "directory servers can't be looked up",
+    "back": "directory servers can be looked up again",
+    "strangers": "directory servers elsewhere are not asked",
+    "servers": "directory servers",
+}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class DirectorySettings:
     """One directory, as the configuration describes it. Times in seconds.
 
-    `spare_links` at most wait, for `spare_seconds`, to serve another login; `pending_links` at most stay bound while an
-    approval is pending. What is known of groups counts for `group_seconds` (0: it is asked each time).
+    Its `servers` have turns, the first the first, or if `balance` is "spread" all the same; with `srv` the DNS says
+    which there are. Each is looked at every `check_seconds`. `spare_links` at most wait, for `spare_seconds`, to serve
+    another login, and none is older than `spare_age`; `pending_links` at most stay bound while an approval is pending.
+    What is known of groups counts for `group_seconds` (0: it is asked each time).
     """
 
     name: str
     identity_name: str
     servers: tuple[Server, ...]
+    balance: Literal["first", "spread"] = "first"
+    srv: Srv | None = None
+    check_seconds: float = 10.0
     starttls: bool = False
     ca_file: Path | None = None
     verify: bool = True
@@ -76,29 +100,149 @@ class DirectorySettings:
     base_dn: str | None = None
     spare_links: int = 0
     spare_seconds: float = 30.0
+    spare_age: float = 600.0
     pending_links: int = 200
     group_seconds: float = 60.0
     phone_attribute: str | None = None
 
 
 class Directory:
-    """One directory, and how to reach it. `chance` gives message ids for requests of ours."""
+    """One directory, and how to reach it. `chance` gives message ids for requests of ours.
 
-    def __init__(self, settings: DirectorySettings, reactor: Any, chance: Callable[[], int]) -> None:
+    `says(what, fields)` is told what an administrator should hear: of a server that went down or came back, of the DNS.
+    """
+
+    def __init__(
+        self,
+        settings: DirectorySettings,
+        reactor: Any,
+        chance: Callable[[], int],
+        says: Callable[[str, dict[str, str]], None] = lambda _what, _fields: None,
+    ) -> None:
         self.settings = settings
         self._reactor = reactor
         self._chance = chance
+        self._says = says
         self._contexts: dict[str, Any] = {}
-        self._avoided: dict[Server, float] = {}
         self._capabilities: dict[Server, Capabilities] = {}
-        self._spares = Spares(reactor, settings.spare_links, settings.spare_seconds)
+        self._spares = Spares(
+            reactor, settings.spare_links, settings.spare_seconds, settings.spare_age, self._is_best
+        )
         self._connecting = asyncio.Semaphore(_CONNECTING)
         self._kept: Kept[bytes, Found] = Kept()
         self._marks: Kept[str, Mark] = Kept()
         self._memberships: Kept[tuple[Identity, tuple[str, ...]], frozenset[Mark]] = Kept()
         self._clearing: int | None = None  # at which clearing of the caches it has forgotten
         self._forgotten = 0
+        self.links_made = 0
         self.pending = 0  #: links that stay bound while their client's approval is pending
+        spread = settings.balance == "spread"
+        self._servers = self._several(Place(server, 0 if spread else at) for at, server in enumerate(settings.servers))
+        self._catalogs = self._several([Place(settings.global_catalog)] if settings.global_catalog else [])
+        self._health: tuple[Health, ...] = ()  # empty: nobody looks after the servers
+        self._discovery = Discovery(self._look_up_servers, reactor, self._servers_found, self._dns_says)
+        self._finding: asyncio.Task[None] | None = None
+
+    def _several(self, places: Iterable[Place]) -> Servers:
+        return Servers(places, clock=self._reactor.seconds, chance=self._luck, changed=self._changed)
+
+    def _luck(self) -> float:
+        return self._chance() / (ldap.MAX_MESSAGE_ID + 1)
+
+    # -- the servers
+
+    def begin(self, keep: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
+        """Look after the servers, until `close`; `keep` runs a coroutine."""
+        self._health = tuple(
+            Health(
+                servers,
+                self._check,
+                clock=self._reactor,
+                seconds=self.settings.check_seconds,
+                chance=self._luck,
+                keep=keep,
+            )
+            for servers in (self._servers, self._catalogs)
+        )
+        for health in self._health:
+            health.begin()
+        if self.settings.srv:
+            self._finding = keep(self._discovery.run())
+
+    def states(self) -> tuple[ServerState, ...]:
+        """How each server is, those whose turn comes first in front; the global catalog last."""
+        return self._servers.states() + self._catalogs.states()
+
+    async def find_servers(self) -> tuple[Server, ...]:
+        """Which servers there are now. Raises DirectoryDown where the DNS does not say it, and never has."""
+        if self.settings.srv and not len(self._servers):
+            if self._health and self._discovery.asked:
+                raise DirectoryDown(self._discovery.trouble or "the DNS says that there is no server")
+            await self._discovery.once()
+        return tuple(self._servers)
+
+    async def _look_up_servers(self) -> Answer:
+        if self.settings.srv is None:
+            raise AssertionError("the servers are configured")
+        return await look_up(self.settings.srv, self._reactor, self.settings.connect_timeout)
+
+    def _servers_found(self, places: tuple[Place, ...]) -> None:
+        self._servers.replace(places)
+        for health in self._health:
+            health.begin()
+        self._spares.sort_out()
+
+    def _dns_says(self, what: str, detail: str) -> None:
+        fields = {"directory": self.settings.name, "name": str(self.settings.srv)}
+        self._says(_DNS_SAYS[what], fields | ({"servers": detail} if what == "servers" else {"reason": detail}))
+
+    def _changed(self, state: ServerState, before: Condition) -> None:
+        self._spares.sort_out()
+        if before != "unknown" or state.condition != "up":
+            fields = {"directory": self.settings.name, "server": str(state.server), "reason": state.reason}
+            self._says(f"directory server {state.condition}", fields)
+
+    def _is_best(self, link: Link) -> bool:
+        """Whether a fresh link would lead to the same server, or to one as good."""
+        return self._servers.is_best(link.server)
+
+    def link_made(self, link: Link) -> None:
+        """As an owner of links is told."""
+        self.links_made += 1
+        for servers in (self._servers, self._catalogs):
+            servers.connected(link.server)
+
+    def link_ended(self, link: Link, *, by_us: bool) -> None:
+        """As an owner of links is told: one that was lost is a reason to look at its server, and no proof."""
+        for servers in (self._servers, self._catalogs):
+            servers.disconnected(link.server)
+            if link.overdue and self._health:
+                servers.suspect(link.server, f"{link.server}: it did not answer in time")
+        if not by_us:
+            self._hurry(link.server)
+
+    def _hurry(self, server: Server) -> None:
+        for health in self._health:
+            health.hurry(server)
+
+    async def _check(self, server: Server) -> bool:
+        """Whether `server` says that it is synchronised, or says nothing of it. Raises DirectoryDown."""
+        link = await self._connect_to(server)
+        try:
+            async with Deadline(self._reactor, self.settings.connect_timeout):
+                found = await self._look_up(link, ldap.search_request(b"", (*ROOT_DSE_ATTRIBUTES, _SYNCHRONISED)))
+        except DeadlineExceeded:
+            raise DirectoryDown(f"{server}: it accepts connections, and does not answer") from None
+        except DirectoryDown as down:
+            raise DirectoryDown(f"{server}: {down}") from down
+        finally:
+            link.close()
+        if found.result.code != ldap.SUCCESS or len(found.entries) != 1:
+            raise DirectoryDown(f"{server}: the rootDSE can't be read (result {found.result.code})")
+        self._capabilities.pop(server, None)
+        with suppress(CannotIdentify):  # which a login says, with the reason
+            self._capabilities[server] = read_capabilities(found.entries[0], self.settings.kind)
+        return [word.upper() for word in found.entries[0].text(_SYNCHRONISED)] != ["FALSE"]
 
     # -- links
 
@@ -115,57 +259,90 @@ class Directory:
         self._spares.give_back(link)
 
     def close(self) -> None:
-        """Close what nobody uses."""
+        """Close what nobody uses, and look after the servers no longer."""
         self._spares.close()
+        for health in self._health:
+            health.end()
+        if self._finding:
+            self._finding.cancel()
+
+    @property
+    def spare(self) -> int:
+        """How many links wait for another login."""
+        return len(self._spares)
 
     async def connect(self) -> Link:
-        """A fresh link to the first server that can be reached; encrypted as configured. Raises DirectoryDown."""
-        now = self._reactor.seconds()
-        servers = sorted(self.settings.servers, key=lambda server: self._avoided.get(server, 0.0) > now)
-        failures = []
-        for server in servers:
+        """A fresh link to the server whose turn it is, of those that can be reached. Raises DirectoryDown."""
+        await self.find_servers()
+        return await self._reach(self._servers)
+
+    async def _reach(self, servers: Servers) -> Link:
+        tried: set[Server] = set()
+        failures: list[str] = []
+        while server := servers.choose(tried, desperate=not self._health):
+            tried.add(server)
             try:
-                link = await self._connect_to(server)
+                return await self._try(servers, server)
             except DirectoryDown as down:
-                self._avoided[server] = self._reactor.seconds() + _AVOIDED
                 failures.append(str(down))
-            else:
-                self._avoided.pop(server, None)
-                return link
-        raise DirectoryDown("; ".join(failures))
+        raise DirectoryDown("; ".join(failures) or servers.complaint())
+
+    async def _try(self, servers: Servers, server: Server) -> Link:
+        """Connect to `server`, and remember if that fails."""
+        try:
+            link = await self._connect_to(server)
+        except Unable:
+            raise
+        except DirectoryDown as down:
+            servers.down(server, str(down))
+            self._hurry(server)
+            raise
+        if not self._health:
+            servers.well(server)
+        return link
 
     async def _connect_to(self, server: Server) -> Link:
+        """A link to `server`, encrypted as configured, within the connect timeout."""
         settings = self.settings
-        endpoint = _endpoint(self._reactor, server, settings.connect_timeout)
-        link = Link(server, self._reactor, self._chance, settings.response_timeout)
-        factory: Any = Factory.forProtocol(lambda: link)
-        if server.ldaps:
-            factory = over_tls(factory, self._context(server), client=True)
-        loop = asyncio.get_running_loop()
-        try:
-            await endpoint.connect(factory).asFuture(loop)
-        except asyncio.CancelledError:
-            link.close()
-            raise
-        except Exception as failed:
-            raise DirectoryDown(f"{server} can't be reached: {why(failed)}") from failed
+        link = Link(server, self._reactor, self._chance, settings.response_timeout, self)
+        step = "the connection is not accepted"
         secured = False
         try:
-            if settings.starttls and not server.ldaps:
-                final, _ = await link.ask(ldap.extended_request(ldap.OID_START_TLS))
-                code = read_result(final).code
-                if code != ldap.SUCCESS:
-                    raise DirectoryDown(f"StartTLS was answered with {code}")
-                link.start_tls(self._context(server))
-            if settings.starttls or server.ldaps:
-                await link.secured()
+            async with Deadline(self._reactor, settings.connect_timeout):
+                await self._open(link)
+                step = "the TLS handshake does not end"
+                if settings.starttls and not server.ldaps:
+                    final, _ = await link.ask(ldap.extended_request(ldap.OID_START_TLS))
+                    code = read_result(final).code
+                    if code != ldap.SUCCESS:
+                        raise DirectoryDown(f"StartTLS was answered with {code}")
+                    link.start_tls(self._context(server))
+                if settings.starttls or server.ldaps:
+                    await link.secured()
             secured = True
+        except DeadlineExceeded:
+            raise DirectoryDown(f"{server} can't be reached: {step} within {settings.connect_timeout:g} s") from None
+        except Unable:
+            raise
         except DirectoryDown as failed:
             raise DirectoryDown(f"{server}: {failed}") from failed
         finally:
             if not secured:
                 link.close()
         return link
+
+    async def _open(self, link: Link) -> None:
+        server = link.server
+        factory: Any = Factory.forProtocol(lambda: link)
+        if server.ldaps:
+            factory = over_tls(factory, self._context(server), client=True)
+        endpoint = _endpoint(self._reactor, server, self.settings.connect_timeout)
+        try:
+            await endpoint.connect(factory).asFuture(asyncio.get_running_loop())
+        except Exception as failed:
+            if _is_ours(failed):
+                raise Unable(f"{server} can't be reached from here: {why(failed)}") from failed
+            raise DirectoryDown(f"can't be reached: {why(failed)}") from failed
 
     def _context(self, server: Server) -> Any:
         if server.host not in self._contexts:
@@ -196,26 +373,22 @@ class Directory:
         """Bind on `link` if it is quiet, else on a fresh one. The link is closed unless the answer is success.
 
         One bind reaches the directory. Only if a link that had served before turns out to be dead, before any octet
-        of an answer, is the bind sent again, on a fresh one.
+        of an answer, and its server to be alive, is the bind sent again, to that server on a fresh link: one that has
+        died may have seen it.
         """
         operation = ldap.bind_request(name, password.reveal())
-        if link is not None and link.quiet:
+        if link is not None and link.quiet and self._is_best(link):
             link.detach()
-            try:
-                return link, await self._bind(link, operation, message_id, controls)
-            except LinkLost as lost:
-                if not lost.untouched or not link.used:
-                    raise
         else:
             if link is not None:
                 link.close()
             link = await self.link()
-            try:
-                return link, await self._bind(link, operation, message_id, controls)
-            except LinkLost as lost:
-                if not lost.untouched or not link.used:
-                    raise
-        link = await self.connect()
+        try:
+            return link, await self._bind(link, operation, message_id, controls)
+        except LinkLost as lost:
+            if not lost.untouched or not link.used:
+                raise
+        link = await self._try(self._servers, link.server)
         return link, await self._bind(link, operation, message_id, controls)
 
     async def _bind(self, link: Link, operation: bytes, message_id: int, controls: bytes) -> PasswordAnswer:
@@ -315,11 +488,11 @@ class Directory:
 
     async def answer(
         self,
-        asking: Generator[Ask, Found | None, Answer],
+        asking: Generator[Ask, Found | None, T],
         link: Link | None = None,
         credentials: tuple[bytes, Secret] | None = None,
         service: Link | None = None,
-    ) -> Answer:
+    ) -> T:
         """Carry the look-ups of `asking`; links other than `link` are opened when needed and closed at the end."""
         opened: dict[str, Link] = {"service": service} if service else {}
         shown: tuple[bytes, Found] | None = None
@@ -341,7 +514,7 @@ class Directory:
                     found = await self._look_up(opened[ask.on], ask.operation) if ask.on in opened else None
                 ask = asking.send(found)
         except StopIteration as stop:
-            result: Answer = stop.value
+            result: T = stop.value
             if shown and isinstance(result, Identity):
                 self._kept.keep(*shown, self._reactor.seconds() + _KEPT_SECONDS, _KEPT)
             return result
@@ -372,7 +545,7 @@ class Directory:
             credentials = (self.settings.service_dn.encode(), self.settings.service_password)
         if credentials is None:
             return None
-        link = await self._connect_to(self.settings.global_catalog)
+        link = await (self._reach(self._catalogs) if self._health else self._connect_to(self.settings.global_catalog))
         return await self._bound(link, *credentials, "global catalog")
 
     async def _bound(self, link: Link, name: bytes, password: Secret, what: str) -> Link:
@@ -390,6 +563,12 @@ class Directory:
     async def _look_up(self, link: Link, operation: bytes) -> Found:
         final, entries = await link.ask(operation)
         return Found(read_result(final), tuple(entries))
+
+
+def _is_ours(failed: Exception) -> bool:
+    """Whether a connection failed for want of descriptors, ports or memory of this machine."""
+    number = getattr(failed, "osError", None) or getattr(failed, "errno", None)
+    return isinstance(failed, ConnectBindError) or number in _OURS
 
 
 def _endpoint(reactor: Any, server: Server, timeout: float) -> Any:

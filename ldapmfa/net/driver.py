@@ -174,6 +174,8 @@ class Doorway:
     moment: Callable[[], Moment] = Moment  #: now, by the clock on the wall that rules go by
     measures: Measures = field(default_factory=Measures)
     tries: Tries | None = None
+    stopwatch: Callable[[], float] | None = None  #: seconds, finer than the clock's, to say how long things took
+    stored: Callable[[float], None] = lambda _seconds: None  #: told how long a login waited for the store
     refusal_floor: float = 0.25
     deadline: float = 30.0
 
@@ -205,8 +207,11 @@ class Login:
         self._identity: Identity | None = None
         self._resolved = False  # nobody was bound: a service account says who is meant
         self._began = doorway.clock.seconds()
+        self._seconds = doorway.stopwatch or doorway.clock.seconds
+        self._started = self._seconds()
         self._directory_took = 0.0
         self._factor_took = 0.0
+        self._store_took = 0.0  # in seconds
         self._recorded: audit.LoginEnded | None = None
         self._service: str | None = None  # which was asked last
         self._whole = False  # what looked like a code was taken for a part of the password
@@ -254,12 +259,15 @@ class Login:
             self._untried()
             self._inquiry.leave()
             return self._broken(broken)
+        finally:
+            if self._store_took:
+                door.stored(self._store_took)
         if isinstance(verdict, Accepted):
             door.refused.forget(self._key)
             if door.tries and self._counted:
                 door.store.note_success(self._counted, verdict.identity.key, door.tries.limit)
             if self._recorded:
-                door.record(replace(self._recorded, total_ms=self._since(self._began)))
+                door.record(replace(self._recorded, total_ms=self._since(self._started)))
             link, self._link = self._link, None
             return Ended(accepted=True, answer=verdict.answer, link=link, account=verdict.identity.key)
         self._close()  # clean or not: a spare link left behind would tell a right password from a wrong one (A23)
@@ -313,7 +321,14 @@ class Login:
     # -- the questions
 
     async def _answered(self, question: Question) -> Any:
-        reply = await self._answer(question)
+        if isinstance(question, _OF_STORE):
+            began = self._seconds()
+            try:
+                reply = await self._answer(question)
+            finally:
+                self._store_took += self._seconds() - began
+        else:
+            reply = await self._answer(question)
         self._told(question, reply)
         return reply
 
@@ -387,7 +402,7 @@ class Login:
 
     async def _timed_directory(self, work: Awaitable[Value]) -> Value:
         """What the directory answers; the time it took is recorded."""
-        began = self._door.clock.seconds()
+        began = self._seconds()
         try:
             return await work
         finally:
@@ -420,7 +435,7 @@ class Login:
 
     async def _timed(self, work: Awaitable[Value]) -> Value:
         """What a service answers; the time it took is recorded."""
-        began = self._door.clock.seconds()
+        began = self._seconds()
         try:
             return await work
         finally:
@@ -437,7 +452,7 @@ class Login:
         return None
 
     async def _verify_password(self, password: Secret, shape: Shape) -> PasswordAnswer:
-        began = self._door.clock.seconds()
+        began = self._seconds()
         link, self._link = self._link, None
         bind = self._bind
         trying, self._try = self._try, None  # there is none behind an approval
@@ -456,7 +471,7 @@ class Login:
 
     async def _verify_code(self, question: VerifyCode) -> CodeAnswer:
         identity, ends = question.identity, question.ends
-        began, now = self._door.clock.seconds(), self._door.now()
+        began, now = self._seconds(), self._door.now()
         typed = question.code.reveal().decode("ascii")
         application, client = self._door.terms.application, self._bind.attempt.client
 
@@ -500,7 +515,7 @@ class Login:
         return Approval(answer.given is True, self._link is None, answer.why, answer.detail)
 
     async def _identify(self) -> Identity | Unidentified:
-        began = self._door.clock.seconds()
+        began = self._seconds()
         if self._link is None:
             raise DirectoryDown("the link that was bound is gone")
         password, self._password = self._password, None
@@ -523,7 +538,7 @@ class Login:
         return (self._bind.attempt.normalised_name,)
 
     def _since(self, began: float) -> float:
-        return round(float(self._door.clock.seconds() - began) * 1000, 3)
+        return round(float(self._seconds() - began) * 1000, 3)
 
     def _event(self, outcome: audit.Outcome, reason: str, code: int, reference: str, detail: str) -> audit.LoginEnded:
         identity = self._identity
@@ -544,7 +559,7 @@ class Login:
             factor=self._service,
             directory_ms=self._directory_took,
             factor_ms=self._factor_took,
-            total_ms=self._since(self._began),
+            total_ms=self._since(self._started),
         )
 
     def _note(self, outcome: audit.Outcome, reason: str, code: int, reference: str, detail: str = "") -> None:
@@ -553,6 +568,8 @@ class Login:
         self._door.record(self._recorded)
 
 
+#: Questions that nobody but the store is asked.
+_OF_STORE: Final = (RecallName, LookUp, Reuse, VerifyCode, UseBypass, Admit)
 #: Refusals after which no earlier success of the account counts again: somebody may have been somebody else.
 _SPOILS: Final = frozenset(
     {"wrong-code", "replayed-code", "locked", "blocked", "denied", "fraud", "locked-at-service", "another-account"}

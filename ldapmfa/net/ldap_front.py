@@ -32,6 +32,7 @@ from ldapmfa.net.budget import Budget
 from ldapmfa.net.cuts import Cuts
 from ldapmfa.net.directory import Directory
 from ldapmfa.net.link import Link
+from ldapmfa.net.metrics.figures import Tally
 from ldapmfa.net.proxy_protocol import address_of
 from ldapmfa.net.tls import peer_certificate
 from ldapmfa.wire import ldap
@@ -39,6 +40,13 @@ from ldapmfa.wire import ldap
 #: How long a message that was cut off from its link may take to reach its end, and a closed client to read what
 #: was sent to it, in seconds.
 _LINGER: Final = 10.0
+
+#: What turning a client away is counted as, by the code of its notice.
+_TURNED_AWAY: Final = {
+    ldap.PROTOCOL_ERROR: "protocol",
+    ldap.BUSY: "busy",
+    ldap.STRONGER_AUTH_REQUIRED: "cut-off",
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ class Listener:
     started: Callable[[asyncio.Task[None]], None] = lambda _task: None
     doors: tuple[Door, ...] = ()
     cuts: Cuts | None = None  #: which accounts were cut off; without it none ever is
+    tally: Tally = field(default_factory=Tally)
 
     def door(self, peer: Peer) -> Door:
         """The one for a client that is known as `peer`."""
@@ -145,6 +154,7 @@ class LdapFront(protocol.Protocol):
             self._turn_away()
             return
         listener.clients.add(self)
+        listener.tally.connections += 1
         for option in ("setTcpKeepAlive", "setTcpNoDelay"):
             set_option = getattr(self.transport, option, None)
             if set_option:
@@ -163,6 +173,7 @@ class LdapFront(protocol.Protocol):
         try:
             certificate = peer_certificate(self.transport)
         except Exception as broken:  # noqa: BLE001 - whatever can't be read in it, it is nobody's certificate
+            listener.tally.turn_away("certificate")
             reason = f"its certificate can't be read: {type(broken).__name__}"
             listener.log.warning("client turned away", client=self._client, reason=reason)
             self._perform(self.session.handle(session.ClientLeft()))
@@ -206,6 +217,7 @@ class LdapFront(protocol.Protocol):
             self._listener.budget.leave(self._source)
         why = _tls_failure(reason)
         if why:
+            self._listener.tally.turn_away("tls")
             self._listener.log.warning("client turned away", client=self._client, reason=why)
 
     def pauseProducing(self) -> None:
@@ -232,6 +244,7 @@ class LdapFront(protocol.Protocol):
 
     def answers_came(self, data: bytes, boundary: int) -> None:
         """The directory sent `data`: the client's, as it is, with ours at the boundary."""
+        self._listener.tally.from_directory += len(data)
         self._heard = self._seconds()
         link = self._draining or self._link
         if self._draining:
@@ -293,10 +306,12 @@ class LdapFront(protocol.Protocol):
         """Whether there is room for one more connection, which is counted then."""
         listener, budget = self._listener, self._listener.budget
         if len(listener.clients) >= budget.connections:
+            listener.tally.turn_away("connections")
             if budget.tells_of_all(listener.doorway.clock.seconds()):
                 listener.log.warning("client turned away", client=self._client, reason="too many connections")
             return False
         if not budget.enter(self._source):
+            listener.tally.turn_away("source")
             if budget.tells(self._source, listener.doorway.clock.seconds()):
                 why = f"too many connections from {self._source}"
                 listener.log.warning("client turned away", client=self._client, reason=why)
@@ -361,6 +376,9 @@ class LdapFront(protocol.Protocol):
         if self._closing:
             return
         if self._link and self._opening is None:
+            tally = self._listener.tally
+            tally.from_clients += len(command.raw)
+            tally.requests += command.answers
             self._link.relay(command.raw, command.answers, unsure=command.unsure)
             return
         self._unrelayed.append(command)
@@ -484,6 +502,7 @@ class LdapFront(protocol.Protocol):
         listener.doorway.record(event)
 
     def _report(self, command: session.Report) -> None:
+        self._listener.tally.turn_away(_TURNED_AWAY.get(command.code, "unavailable"))
         self._listener.log.warning("client turned away", client=self._client, reason=command.reason)
 
     # -- the link

@@ -50,6 +50,16 @@ class LinkLost(DirectoryDown):
         self.untouched = untouched
 
 
+class Owner(Protocol):
+    """Whoever wants to know how links fare."""
+
+    def link_made(self, link: Link) -> None:
+        """`link` stands."""
+
+    def link_ended(self, link: Link, *, by_us: bool) -> None:
+        """It is gone, as we wanted or not; `link.overdue` says whether for want of an answer."""
+
+
 class Sink(Protocol):
     """Whoever takes what the directory sends for a client."""
 
@@ -74,11 +84,16 @@ class Link(protocol.Protocol):
 
     transport: Any  # Twisted's interfaces are no types
 
-    def __init__(self, server: Server, clock: Any, chance: Callable[[], int], timeout: float) -> None:
+    def __init__(
+        self, server: Server, clock: Any, chance: Callable[[], int], timeout: float, owner: Owner | None = None
+    ) -> None:
         self.server = server
         self.used = False  #: whether it served before: then its being dead says little of the directory
         self.misbehaved = False  #: whether it was ended because the directory sent what nobody asked for, or garbage
-        self.spare_since = 0.0  #: when it was last given back, in the clock's seconds
+        self.overdue = False  #: whether it was ended because the directory did not answer in time
+        self.made = clock.seconds()  #: when, in the clock's seconds
+        self.spare_since = 0.0  #: when it was last given back
+        self._owner = owner
         self._clock = clock
         self._chance = chance
         self._timeout = timeout
@@ -105,6 +120,8 @@ class Link(protocol.Protocol):
     def connectionMade(self) -> None:
         """The connection stands."""
         self._open = True
+        if self._owner:
+            self._owner.link_made(self)
         keep = getattr(self.transport, "setTcpKeepAlive", None)
         if keep:
             keep(1)
@@ -298,6 +315,7 @@ class Link(protocol.Protocol):
         if left > 0:
             self._watch = self._clock.callLater(left, self._look)
         else:
+            self.overdue = True
             self._break("the directory did not answer in time")
 
     def start_tls(self, context: Any) -> None:
@@ -360,6 +378,8 @@ class Link(protocol.Protocol):
         if self._secured and not self._secured.done():
             self._secured.set_exception(LinkLost(self._why))
         sink, self._sink = self._sink, None
+        if self._owner:
+            self._owner.link_ended(self, by_us=by_us)
         if sink:
             sink.link_lost()
 

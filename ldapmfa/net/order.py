@@ -34,14 +34,15 @@ _DESCRIPTORS: Final = 250
 class Order:
     """What a worker is told: the configuration's file and what it said, and descriptors that it inherits.
 
-    `sockets` listen, one for each listener; `counts` is the memory of `turns`; `channel` is the worker's end of its
-    `Line`.
+    `sockets` listen, one for each listener; `counts` is the memory of `turns`, `figures` that of `metrics`; `channel`
+    is the worker's end of its `Line`.
     """
 
     file: str
     text: str = field(repr=False)
     sockets: Sequence[int]
     counts: int
+    figures: int = -1
     channel: int = -1
 
     @classmethod

@@ -27,6 +27,7 @@ from twisted.internet.protocol import Factory
 from ldapmfa import audit, factors
 from ldapmfa.config import Application, Config, Listen
 from ldapmfa.config import Directory as DirectoryTable
+from ldapmfa.config.values import nameserver
 from ldapmfa.core.application import Recognition
 from ldapmfa.core.throttle import PasswordLimit
 from ldapmfa.errors import ConfigError, LdapMfaError
@@ -47,11 +48,18 @@ from ldapmfa.net.certificates import Presented, Watched, watch_certificates
 from ldapmfa.net.cuts import Cuts
 from ldapmfa.net.descriptors import fitting
 from ldapmfa.net.directory import Directory, DirectorySettings
+from ldapmfa.net.discovery import Srv
 from ldapmfa.net.driver import Doorway, RefusedShapes, where
 from ldapmfa.net.fraud import Measures
 from ldapmfa.net.ldap_front import Door, LdapFront, Listener
 from ldapmfa.net.link import Server
 from ldapmfa.net.log import record
+from ldapmfa.net.metrics import catalogue
+from ldapmfa.net.metrics.figures import Figures
+from ldapmfa.net.metrics.memory import Memory
+from ldapmfa.net.metrics.page import Pages, open_page
+from ldapmfa.net.metrics.readings import Observed, keep_asking, keep_looking
+from ldapmfa.net.names import Names
 from ldapmfa.net.notify import deliver, ways_of
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
@@ -102,10 +110,16 @@ def directory_settings(name: str, table: DirectoryTable) -> DirectorySettings:
     """A directory's table of the configuration, as net/directory wants it."""
     account = table.service_account
     catalog = table.global_catalog_server
+    srv = table.srv
     return DirectorySettings(
         name=name,
         identity_name=table.identity_name or name,
         servers=tuple(Server(server.host, server.port, server.tls) for server in table.servers),
+        balance=table.balance,
+        srv=Srv(srv.name, table.srv_domains or (srv.domain,), srv.tls, tuple(map(nameserver, table.nameservers)))
+        if srv
+        else None,
+        check_seconds=table.check_seconds,
         starttls=table.starttls,
         ca_file=table.ca_file,
         verify=table.verify_certificate,
@@ -118,18 +132,37 @@ def directory_settings(name: str, table: DirectoryTable) -> DirectorySettings:
         base_dn=table.base_dn,
         spare_links=table.spare_links,
         spare_seconds=table.spare_seconds,
+        spare_age=table.spare_age,
         pending_links=table.pending_links,
         group_seconds=table.group_seconds,
         phone_attribute=table.phone_attribute,
     )
 
 
-def directories(config: Config, reactor: Any) -> dict[str, Directory]:
-    """Every directory of the configuration, by the name that listeners call it."""
+def directories(
+    config: Config, reactor: Any, says: Callable[[str, dict[str, str]], None] = lambda _what, _fields: None
+) -> dict[str, Directory]:
+    """Every directory of the configuration, by the name that listeners call it; `says` as Directory has it."""
     return {
-        name: Directory(directory_settings(name, table), reactor, message_id)
+        name: Directory(directory_settings(name, table), reactor, message_id, says)
         for name, table in config.every_directory.items()
     }
+
+
+def _servers_fare(what: str, fields: dict[str, str]) -> None:
+    """A directory's server went down or came back, or the DNS did."""
+    log = structlog.get_logger()
+    (log.info if what == "directory servers" else log.warning)(what, **fields)
+
+
+def keep_names(reactor: Any) -> None:
+    """Keep the addresses of hosts, for whoever connects by this reactor: the DNS may hang, or go."""
+
+    def says(name: str, found: bool) -> None:  # noqa: FBT001 - as Names calls it
+        structlog.get_logger().warning("name found again" if found else "name not found", name=name)
+
+    if not isinstance(reactor.nameResolver, Names):
+        reactor.installNameResolver(Names(reactor.nameResolver, reactor.seconds, says))
 
 
 async def open_store(config: Config, *, migrate: bool | None = None) -> Store:
@@ -201,6 +234,7 @@ class AsyncService(Service):
     """
 
     name = "ldapmfa"
+    _page: Any = None  # the port that figures are shown at
     stopping = False
 
     def __init__(self, reactor: Any) -> None:
@@ -279,7 +313,7 @@ class LdapMfa(AsyncService):
     """The proxy, in this process.
 
     As one of several workers it takes over listening sockets, the descriptors in `taken`, and leaves the store's schema
-    to whoever opened them.
+    to whoever opened them; it keeps its figures in `memory`, for others to show.
     """
 
     def __init__(
@@ -289,8 +323,11 @@ class LdapMfa(AsyncService):
         doorway_options: dict[str, Any] | None = None,
         *,
         taken: Sequence[int] = (),
+        memory: Memory | None = None,
     ) -> None:
         super().__init__(reactor)
+        self._memory = memory
+        self._figures = Figures(memory or Memory())
         self._config = config
         self._options = doorway_options or {}
         self._taken = taken
@@ -315,6 +352,7 @@ class LdapMfa(AsyncService):
 
     async def _listen(self, store: Store) -> None:
         config = self._config
+        keep_names(self._reactor)
         self._services = load_services(config, self._reactor, self._kept)
         doorway = Doorway(
             **{
@@ -325,7 +363,9 @@ class LdapMfa(AsyncService):
                 "now": time.time,
                 "moment": lambda: moment_of(config, time.time()),
                 "reference": reference_code,
-                "record": record,
+                "record": self._recorded,
+                "stopwatch": time.perf_counter,
+                "stored": self._figures.stored,
                 "refused": RefusedShapes(self._reactor),
                 "keep": self._kept,
                 "alarm": _alarm,
@@ -350,18 +390,19 @@ class LdapMfa(AsyncService):
             source_logins=limits.source_pending_logins,
             gateways=config.throttle.gateways,
         )
-        known = self._directories = directories(config, self._reactor)
+        known = self._directories = directories(config, self._reactor, _servers_fare)
+        for directory in known.values():
+            directory.begin(self._kept)
         self._trusted = [
             Watched(f"directory {name}", [directory.settings.ca_file], directory.renew_trust)
             for name, directory in known.items()
             if directory.settings.ca_file
         ]
-        factories = [
-            self._factory(listen, self._listener(listen, doorway, budget, known[listen.directory]))
-            for listen in config.listen
-        ]
+        listeners = [self._listener(listen, doorway, budget, known[listen.directory]) for listen in config.listen]
+        factories = [self._factory(*each) for each in zip(config.listen, listeners, strict=True)]
         self._kept(self._watch_certificates())
         self._ports = await open_ports(self._reactor, config.listen, factories, self._taken)
+        await self._show(store, budget, listeners)
         # what was made so far stays; logins leave hardly any cycles, so that looking for them may wait
         gc.collect()
         gc.freeze()
@@ -370,6 +411,38 @@ class LdapMfa(AsyncService):
             ctypes.CDLL(None).malloc_trim(0)
         for listen, port in zip(config.listen, self._ports, strict=True):
             self._log.info("listening", listener=listen.name, at=str(port.getHost()), tls=listen.tls)
+
+    async def _show(self, store: Store, budget: Budget, listeners: Sequence[Listener]) -> None:
+        """Keep the figures that somebody is to see, and show them, unless somebody else does."""
+        config, figures = self._config, self._figures
+        if config.metrics.endpoint is None:
+            return
+        figures.expect(config, self._services)
+        names = [listener.name for listener in listeners]
+        observed = Observed(
+            store=store,
+            budget=budget,
+            clients=self._clients,
+            askings=self._askings,
+            services=self._services,
+            directories=self._directories,
+            ports=dict(zip(names, self._ports, strict=True)),
+            tallies={listener.name: listener.tally for listener in listeners},
+            presented={listener.name: listener.tls for listener in listeners if listener.tls},
+        )
+        self._kept(keep_looking(observed, figures, self._reactor))
+        self._kept(keep_asking(store, figures, self._reactor))
+        if self._memory is None:
+            pages = Pages(
+                {"main": figures.memory},
+                directories=lambda: {listen.directory for listen in config.listen},
+                stopping=lambda: self.stopping,
+            )
+            self._page = await open_page(self._reactor, config.metrics.endpoint, pages, self._log)
+
+    def _recorded(self, event: audit.Event) -> None:
+        self._figures.recorded(event)
+        record(event)
 
     def _listener(self, listen: Listen, doorway: Doorway, budget: Budget, directory: Directory) -> Listener:
         limits = self._config.limits
@@ -434,6 +507,7 @@ class LdapMfa(AsyncService):
         if listen.proxy_protocol_from:
 
             def refused(peer: Any, why: str) -> None:
+                listener.tally.turn_away("proxy-header")
                 listener.log.warning("client turned away", client=str(address_of(peer)), reason=why)
 
             timeout = self._config.limits.handshake_timeout
@@ -443,7 +517,7 @@ class LdapMfa(AsyncService):
 
     def _cut(self, account: str) -> None:
         """Nobody is to be logged in as this account any more, nor about to be."""
-        self._cuts.cut({account}, self._clients)
+        self._figures.add(catalogue.CUTS, by=self._cuts.cut({account}, self._clients))
         for asking in tuple(self._askings):
             if asking.account == account:
                 asking.bar()
@@ -481,4 +555,6 @@ class LdapMfa(AsyncService):
             directory.close()
         if self._store:
             await self._store.close()
+        if self._page:
+            await close_ports([self._page])
         self._log.info("stopped")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -21,28 +22,43 @@ _RETURNING: Final = 0.1
 
 
 class Spares:
-    """At most `most` links, for at most `seconds`; `clock` is an IReactorTime."""
+    """At most `most` links, for at most `seconds`, none of them older than `age`; `clock` is an IReactorTime.
 
-    def __init__(self, clock: Any, most: int, seconds: float) -> None:
+    `wanted` says of a link whether it leads where a fresh one would.
+    """
+
+    def __init__(
+        self,
+        clock: Any,
+        most: int,
+        seconds: float,
+        age: float = float("inf"),
+        wanted: Callable[[Link], bool] = lambda _link: True,
+    ) -> None:
         self._clock = clock
         self._most = most
         self._seconds = seconds
+        self._age = age
+        self._wanted = wanted
         self._spare: list[Link] = []  # those used last come last
         self._returning = 0  # links that are being bound as nobody
         self._awaited: deque[asyncio.Future[Link | None]] = deque()  # by those who wait for one of these
         self._clearing: Any = None
         self._closed = False
 
+    def __len__(self) -> int:
+        return len(self._spare)
+
     async def take(self) -> Link | None:
         """A link on which nobody is bound, if there is one, or soon will be."""
         while self._spare:
             link = self._spare.pop()
-            if link.clean:
+            if self._is_good(link):
                 return link
             link.close()
         if len(self._awaited) < self._returning:
             returned = await self._return()
-            if returned and returned.clean:
+            if returned and self._is_good(returned):
                 return returned
             if returned:
                 returned.close()
@@ -69,7 +85,7 @@ class Spares:
 
         Nothing else proves that nobody is bound (a failed bind does not), so any other link is closed.
         """
-        if not link.clean or len(self._spare) + self._returning >= self._most:
+        if not self._is_good(link) or len(self._spare) + self._returning >= self._most:
             link.close()
             return
         link.detach()
@@ -84,7 +100,7 @@ class Spares:
         if not answer.cancelled() and not answer.exception():
             with suppress(DirectoryDown):
                 nobody = read_result(answer.result()[0]).code == ldap.SUCCESS
-        usable = nobody and link.clean and not self._closed
+        usable = nobody and self._is_good(link) and not self._closed
         if not usable:
             link.close()
         link.used = True
@@ -95,6 +111,19 @@ class Spares:
                 return
         if usable:
             self._keep_spare(link)
+
+    def _is_good(self, link: Link) -> bool:
+        """Whether it may serve a login."""
+        return link.clean and link.made + self._age > self._clock.seconds() and self._wanted(link)
+
+    def sort_out(self) -> None:
+        """Close those that are not wanted any more."""
+        spare, self._spare = self._spare, []
+        for link in spare:
+            if self._wanted(link):
+                self._spare.append(link)
+            else:
+                link.close()
 
     def _keep_spare(self, link: Link) -> None:
         if self._closed:
@@ -111,7 +140,7 @@ class Spares:
         since = self._clock.seconds() - self._seconds
         spare, self._spare = self._spare, []
         for link in spare:
-            if link.alive and link.spare_since > since:
+            if link.alive and link.spare_since > since and link.made + self._age > self._clock.seconds():
                 self._spare.append(link)
             else:
                 link.close()

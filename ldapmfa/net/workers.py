@@ -22,6 +22,8 @@ from twisted.internet.protocol import Factory
 from ldapmfa.config import Config
 from ldapmfa.errors import LdapMfaError
 from ldapmfa.net.asking import CANCEL
+from ldapmfa.net.metrics.memory import Memory
+from ldapmfa.net.metrics.page import Pages, open_page
 from ldapmfa.net.order import INPUT, Line, Order, read_report, report
 from ldapmfa.net.ports import close_ports, lend, open_ports
 from ldapmfa.net.service import FAREWELL, AsyncService, LdapMfa, open_store
@@ -53,7 +55,7 @@ class Worker(LdapMfa):
     """The proxy as one of several workers: takes clients by turns with the others, and ends with the parent."""
 
     def __init__(self, config: Config, reactor: Any, order: Order, number: int) -> None:
-        super().__init__(config, reactor, taken=order.sockets)
+        super().__init__(config, reactor, taken=order.sockets, memory=Memory(order.figures))
         self._clients = self._counted = Clients(Counts(order.counts), number)
         self._line = Line(order.channel)
         self._tells_of_certificates = number == 1
@@ -97,6 +99,7 @@ class Workers(AsyncService):
         self._lines: dict[int, Line] = {}  # to those that listen
         self._unanswered: dict[int, int] = {}  # how often each was asked in vain whether it turns
         self._counts = Counts.of(config.service.workers)
+        self._memories = [Memory.shared() for _ in range(config.service.workers)]
 
     async def _begin(self) -> None:
         await (await open_store(self._config)).close()
@@ -110,8 +113,25 @@ class Workers(AsyncService):
             listening.append(loop.create_future())
             self._keep(asyncio.ensure_future(self._keep_up(number, order, listening[-1])))
         await asyncio.gather(*listening)
+        await self._show()
         self._keep(asyncio.ensure_future(self._ask_whether_they_turn()))
         self._log.info("started", workers=len(listening))
+
+    async def _show(self) -> None:
+        """Show the figures of all workers."""
+        config = self._config
+        if config.metrics.endpoint is None:
+            return
+        pages = Pages(
+            {f"worker {number}": memory for number, memory in enumerate(self._memories, 1)},
+            directories=lambda: {listen.directory for listen in config.listen},
+            processes=lambda: {
+                "main": os.getpid(),
+                **{f"worker {number}": process.pid for number, process in self._processes.items()},
+            },
+            stopping=lambda: self.stopping,
+        )
+        self._page = await open_page(self._reactor, config.metrics.endpoint, pages, self._log)
 
     def status(self) -> str:
         """Where it listens, and how many workers do."""
@@ -170,7 +190,8 @@ class Workers(AsyncService):
             ended, failure = "", None
             line, theirs = Line.pair()
             try:
-                process = self._processes[number] = await _spawn(number, replace(order, channel=theirs))
+                told = replace(order, channel=theirs, figures=self._memories[number - 1].descriptor)
+                process = self._processes[number] = await _spawn(number, told)
                 failure = await _heard_from(process)
             except OSError as failed:
                 process, failure = None, LdapMfaError(f"a worker can't be started: {failed.strerror}")
@@ -189,6 +210,7 @@ class Workers(AsyncService):
                 ended = _ended(await process.wait())
                 self._gone(number)
             self._counts.absent(number)
+            self._memories[number - 1].absent()
             if loop.time() - began > _STEADY:
                 delay = _DELAY[0]
             self._log.error("worker ended", worker=number, reason=str(failure or ended), again_after=delay)
@@ -210,6 +232,8 @@ class Workers(AsyncService):
                 await process.wait()
         for number in tuple(self._lines):
             self._gone(number)
+        if self._page:
+            await close_ports([self._page])
         self._log.info("stopped")
 
 
@@ -222,7 +246,7 @@ async def _spawn(number: int, order: Order) -> Process:
         *("-P", "-m", "ldapmfa", *words),
         stdin=PIPE,
         stdout=PIPE,
-        pass_fds=(*order.sockets, order.counts, order.channel),
+        pass_fds=(*order.sockets, order.counts, order.figures, order.channel),
     )
     _pipe(process.stdin).write(order.line())
     return process

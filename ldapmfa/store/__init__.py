@@ -129,6 +129,7 @@ class Store(Listings, Blocks, Tries, Restoring):
         self._entropy = entropy
         self._limit = limit
         self._writer = Writer(opened, backlog=backlog)
+        self.locks = 0  #: how often a wrong code of a factor kept here has locked an account, in this process
 
     @classmethod
     async def open(
@@ -240,9 +241,11 @@ class Store(Listings, Blocks, Tries, Restoring):
         factors that count, None: all. `success` may be a refusal that only who has shown a code is told. SealBroken: a
         secret does not open.
         """
+        locks = False
 
         def work(call: Call) -> CodeAnswer:
-            now, key = self._clock(), identity.key
+            nonlocal locks
+            locks, now, key = False, self._clock(), identity.key
             rows = call.read(statements.ACCOUNT_AND_OWN, account_key=key, now=now)
             renewed = self._renew(call, rows, identity, now)
             known, waits, factors = _split(rows)
@@ -258,7 +261,9 @@ class Store(Listings, Blocks, Tries, Restoring):
                 return CodeAnswer("not-enrolled")
             found = [(one, hit) for one in own if (hit := match(self._opened(one))) is not None]
             if not found:
-                self._set_failures(call, key, failures.after_wrong_code(now, self._limit))
+                after = failures.after_wrong_code(now, self._limit)
+                self._set_failures(call, key, after)
+                locks = after.locked(now)
                 return CodeAnswer("wrong")
             for one, hit in found:
                 if self._burn(call, one, hit, now):
@@ -276,7 +281,9 @@ class Store(Listings, Blocks, Tries, Restoring):
                 self._record(call, identity, success, names, now, factor=one.kind, codeless=False)
             return CodeAnswer("accepted", one.kind)
 
-        return await self._writer.write(work)
+        answer = await self._writer.write(work)
+        self.locks += locks
+        return answer
 
     async def admit(
         self,
@@ -324,6 +331,11 @@ class Store(Listings, Blocks, Tries, Restoring):
     def dropped(self) -> int:
         """How many noted events could not be kept."""
         return self._writer.dropped
+
+    @property
+    def waiting(self) -> int:
+        """How many calls and noted events wait for the writer."""
+        return self._writer.waiting
 
     # -- what may be done to an account
 

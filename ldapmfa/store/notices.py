@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from ldapmfa.store.database import Statement
 from ldapmfa.store.prompts import Prompts
@@ -30,6 +30,9 @@ _DUE: Final = Statement(
     select(NOTICES.c.id, NOTICES.c.at, NOTICES.c.way, NOTICES.c.body, NOTICES.c.tries, NOTICES.c.due)
     .where(NOTICES.c.due <= bindparam("now"))
     .order_by(NOTICES.c.due)
+)
+_WAITING: Final = Statement(
+    select(func.count(), func.count().filter(NOTICES.c.tries > bindparam("once"))).select_from(NOTICES)
 )
 #: Finds a row for the first who takes a notice, or puts it off, as it was read.
 _PUT_OFF: Final = Statement(
@@ -72,6 +75,11 @@ class Notices(Prompts):
             return taken
 
         return await self._writer.write(work)
+
+    async def notices(self) -> tuple[int, int]:
+        """How many notices wait for their first delivery, or for the end of it, and how many were tried in vain."""
+        every, failing = (await self._asked(_WAITING, once=1))[0]
+        return every - failing, failing
 
     async def put_off_notice(self, notice: Notice, seconds: float) -> bool:
         """Let a notice that was taken be due in so many seconds; False if somebody else has taken it by now."""

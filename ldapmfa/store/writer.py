@@ -133,6 +133,11 @@ class Writer:
         self._notes.append((statement, statement.values(row)))
         self._wake.set()
 
+    @property
+    def waiting(self) -> int:
+        """Calls and notes that are not served yet."""
+        return len(self._calls) + len(self._notes)
+
     async def close(self) -> None:
         """Serve what is waiting, then end."""
         self._closing = True

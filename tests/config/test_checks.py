@@ -80,6 +80,28 @@ def test_starttls_does_not_go_with_ldaps(file):
     assert load(file(LEAST + "starttls = true\n"))
 
 
+def test_servers_are_listed_or_named_by_the_dns(file):
+    srv = LEAST.replace("ldap://127.0.0.1", "ldap+srv://example.test")
+    more = 'starttls = true\nsrv_domains = ["corp.example.test"]\nnameservers = ["10.0.0.53"]\n'
+    directory = load(file(srv + more)).directory
+    assert (directory.srv_domains, directory.nameservers) == (("corp.example.test",), ("10.0.0.53",))
+    both = LEAST.replace('"ldap://127.0.0.1"', '"ldap+srv://example.test", "ldap://127.0.0.1"')
+    assert only(file(both)).startswith("ldapmfa.toml:4: directory.uris: ldap+srv:// or ldaps+srv:// must stand alone")
+    for key in ('srv_domains = ["example.test"]', 'nameservers = ["10.0.0.53"]'):
+        line = only(file(f"{LEAST}{key}\n"))
+        assert line.startswith(f"ldapmfa.toml:5: directory.{key.split()[0]}: is pointless without ldap+srv://")
+    line = only(file(srv + 'balance = "spread"\n'))
+    assert line.startswith("ldapmfa.toml:5: directory.balance: is pointless with ldap+srv://")
+    line = only(file(srv.replace("ldap+", "ldaps+") + "starttls = true\n"))
+    assert line.startswith("ldapmfa.toml:5: directory.starttls: does not go with ldaps://")
+    line = only(file(LEAST + 'global_catalog = "ldap+srv://example.test"\n'))
+    assert line.startswith("ldapmfa.toml:5: directory.global_catalog: can't be found by SRV records: name one server")
+    line = only(file(srv + 'srv_domains = ["test"]\n'))
+    assert line.startswith("ldapmfa.toml:5: directory.srv_domains[0]: must be a DNS domain of at least two labels")
+    line = only(file(srv + 'nameservers = ["ns"]\n'))
+    assert line.startswith("ldapmfa.toml:5: directory.nameservers[0]: must be an address, with a port if need be")
+
+
 @pytest.mark.parametrize(
     ("password", "said"),
     [

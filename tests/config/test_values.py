@@ -10,6 +10,7 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.testing import MemoryReactor
 
 from ldapmfa.config import Directory, DirectoryUri, Endpoint, Listen, load
+from ldapmfa.config.values import SrvUri, nameserver
 
 
 @pytest.mark.parametrize(
@@ -127,10 +128,64 @@ def test_uris_are_taken_apart():
     )
 
 
+@pytest.mark.parametrize(
+    ("uri", "name", "domain", "tls"),
+    [
+        ("ldap+srv://Example.COM", "_ldap._tcp.example.com", "example.com", False),
+        ("LDAPS+SRV://example.com./", "_ldaps._tcp.example.com", "example.com", True),
+        (
+            "ldap+srv://_ldap._tcp.Berlin._sites.dc._msdcs.corp.example.com",
+            "_ldap._tcp.berlin._sites.dc._msdcs.corp.example.com", "corp.example.com", False,
+        ),
+        ("ldap+srv://_ldap._tcp.example.com", "_ldap._tcp.example.com", "example.com", False),
+    ],
+)
+def test_a_uri_of_srv_records_is_taken_apart(uri, name, domain, tls):
+    directory = Directory(uris=(uri,))
+    assert directory.srv == SrvUri(tls, name, domain)
+    assert directory.servers == ()
+    assert SrvUri.parse("ldap://example.com") is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("ldap+srv://example.com:389", "must not have a port: the SRV records have it"),
+        ("ldap+srv://localhost", "must end with a DNS domain"),
+        ("ldap+srv://", "must end with a DNS domain"),
+        ("ldap+srv://_ldap._tcp", "must end with a DNS domain"),
+        ("ldap+srv://example.com/dc=example", "must end with a DNS domain"),
+        ("ldap+srv://x:hush@example.com", "must end with a DNS domain"),
+        ("ldap+srv://dc1._tcp.example.com", "must end with a DNS domain"),
+        ("ldap+srv://10.0.0.1\\n.x", "must end with a DNS domain"),
+    ],
+)
+def test_a_bad_uri_of_srv_records_says_what_would_be_right(file, uri, said):
+    line = only(file(LEAST.replace("ldap://127.0.0.1", uri)))
+    assert line.startswith(f"ldapmfa.toml:4: directory.uris[0]: {said}")
+    assert "hush" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("10.0.0.53", ("10.0.0.53", 53)), ("10.0.0.53:5353", ("10.0.0.53", 5353)), ("2001:db8::53", ("2001:db8::53", 53)),
+     ("[2001:db8::53]:5353", ("2001:db8::53", 5353)), ("[2001:db8::53]", ("2001:db8::53", 53))],
+)
+def test_a_name_server(text, address):
+    assert nameserver(text) == address
+
+
+@pytest.mark.parametrize("text", ["ns.example.com", "10.0.0.53:0", "10.0.0.53:99999", "10.0.0.53:x", "", "[10.0.0.53", "::1:99999"])
+def test_what_is_no_name_server(text):
+    assert "must be an address" in complaint(nameserver, text)
+
+
 @given(st.text(max_size=30))
 def test_no_uri_raises_anything_but_a_value_error(text):
     for candidate in (text, f"ldap://{text}", f"ldaps://[{text}]"):
         assert complaint(DirectoryUri.parse, candidate) != ""
+    assert complaint(SrvUri.parse, f"ldap+srv://{text}") != ""
+    assert complaint(nameserver, text) != ""
 
 
 @pytest.mark.parametrize("network", ["10.0.0.1/8", "a/b", "::ffff:10.0.0.0/104"])

@@ -304,6 +304,12 @@ def test_an_account_without_an_entry_is_called_by_its_dn():
         assert named() >> answer << service >> other << bare
 
 
+def test_an_account_without_an_entry_whose_name_is_no_dn_is_nobody():
+    asking = by_who_am_i() >> who("dn:cn?ann") << Ask(ldap.search_request(b"cn?ann", ("entryUUID", "uid", "sAMAccountName", "userPrincipalName")))
+    again = Ask(ldap.search_request(b"cn?ann", ("entryUUID", "uid", "sAMAccountName", "userPrincipalName")), on="service")
+    assert asking >> found(code=32) << again >> NONE << CannotIdentify
+
+
 def test_a_failure_is_no_proof_that_there_is_no_entry():
     service = ask_person("entryUUID", "service")
     for code in (1, 3, 51, 52, 80):

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 
 from ldapmfa.errors import LdapMfaError
 from ldapmfa.net import workers
+from ldapmfa.net.metrics.memory import Memory
 from ldapmfa.net.order import Order
 from ldapmfa.net.systemd import Supervisor
 from ldapmfa.net.turns import Counts
@@ -45,7 +46,7 @@ def parent(monkeypatch):
     monkeypatch.setattr(workers, "_DELAY", (0.0, 0.0))
     parent = workers.Workers.__new__(workers.Workers)
     parent._counts, parent._processes, parent._log = Counts.of(1), {}, structlog.get_logger()
-    parent._lines, parent._unanswered = {}, {}
+    parent._lines, parent._unanswered, parent._memories = {}, {}, [Memory.shared()]
     parent._config = SimpleNamespace(listen=(), service=SimpleNamespace(workers=1))
     parent.started, parent.supervisor = Deferred(), Supervisor()
     yield parent

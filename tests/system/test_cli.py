@@ -300,6 +300,8 @@ class TestTheWholeWay:
     def test_a_configuration_written_by_init_runs(self, ldapmfa, slapd, user, port):
         made = ldapmfa.child("init", "--uri", slapd.uri, "--endpoint", f"tcp:{port}:interface=127.0.0.1")
         assert made.code == 0
+        file = ldapmfa.directory / "ldapmfa.toml"
+        file.write_text(file.read_text().replace("tcp:9389:", f"tcp:{free_port()}:"))  # one that is nobody's
         uri = ldapmfa("user", "enrol", user.upn, "--json").json["uri"]
         with ldapmfa.running(port), bound(port, user.dn, user.password + fresh_code(uri)) as link:
             assert link.result["result"] == 0

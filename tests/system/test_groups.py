@@ -7,6 +7,7 @@ from system.played import bound, directory_of
 from system.servers import people
 
 from ldapmfa.core.identity import CannotIdentify, Identity, sid_text
+from ldapmfa.wire import ldap
 
 
 def group_of(server, name):
@@ -214,3 +215,15 @@ async def test_accounts_that_are_no_entries_have_groups_by_their_dn(slapd):
         directory.forget()
         assert await directory.groups(link, identity, (roots, vpn)) == {roots}
     link.close()
+
+
+async def test_a_domain_controller_says_that_it_is_synchronised(samba):
+    """As health checks ask it; the word is really in its rootDSE, and not only left out."""
+    directory = directory_of(samba)
+    (server,) = directory.settings.servers
+    assert await directory._check(server) is True
+    assert directory._capabilities[server].kind == "active-directory"
+    link = await directory.connect()
+    found = await directory._look_up(link, ldap.search_request(b"", ("isSynchronized",)))
+    link.close()
+    assert found.entries[0].text("isSynchronized") == ("TRUE",)
