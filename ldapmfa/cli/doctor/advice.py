@@ -259,5 +259,5 @@ _ADVICE: Final[tuple[tuple[Callable[[Case], bool], Callable[[Case], str]], ...]]
         lambda case: case.step.outcome == "lost",
         lambda _: "Look in the log at that time: `client turned away` says why.",
     ),
-    (lambda _: True, lambda _: "`ldapmfa audit list` says why; docs/howto/troubleshoot.md has every reason."),
+    (lambda _: True, lambda _: "`ldapmfa audit` says why; docs/howto/troubleshoot.md has every reason."),
 )

@@ -22,6 +22,7 @@ from ldapmfa.cli import online
 from ldapmfa.cli.doctor.conversation import Encrypting, Place
 from ldapmfa.cli.doctor.finding import Area, Finding
 from ldapmfa.config import Config, Directory
+from ldapmfa.config.values import DirectoryUri
 from ldapmfa.net import service
 
 if TYPE_CHECKING:
@@ -157,8 +158,9 @@ def look_at(config: Config, checked: list[online.Checked]) -> list[Seen]:
     found = []
     for one in checked:
         table = config.every_directory[one.directory]
-        if one.kind is None or one.server not in {str(server) for server in _servers(one.directory, table)}:
-            continue  # it can't be spoken to, as was said, or is a global catalog
+        catalog = service.directory_settings(one.directory, table).global_catalog
+        if one.kind is None or one.server == str(catalog):
+            continue  # it can't be spoken to, as was said, or knows of no locks
         seen = Seen(one.directory, one.server)
         try:
             _look(seen, table)
@@ -168,14 +170,10 @@ def look_at(config: Config, checked: list[online.Checked]) -> list[Seen]:
     return found
 
 
-def _servers(name: str, table: Directory) -> Any:
-    return service.directory_settings(name, table).servers
-
-
 def _look(seen: Seen, table: Directory) -> None:
     settings = service.directory_settings(seen.directory, table)
-    server = next(one for one in settings.servers if str(one) == seen.server)
-    tls = "ldaps" if server.ldaps else "starttls" if settings.starttls else "none"
+    server = DirectoryUri.parse(seen.server)  # which may have been found by the DNS
+    tls = "ldaps" if server.tls else "starttls" if settings.starttls else "none"
     place = Place(server.host, server.port, tls, online.tls_context(settings))  # type: ignore[arg-type]
     seconds = int(max(1, settings.response_timeout))
     with _link(place, seconds) as link:

@@ -6,6 +6,8 @@ Promised here: a listener is asked for the rootDSE at most; nobody logs in. Not 
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import socket
 import ssl
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from ldapmfa.cli.doctor.finding import Area, Finding
 from ldapmfa.config import Listen
+from ldapmfa.config.values import Endpoint
 from ldapmfa.wire import ldap
 from ldapmfa.wire.ber import BerError
 
@@ -43,6 +46,8 @@ def process(patient: Patient) -> Iterator[Finding]:
         yield _AREA.ok("process", f"it runs, as {patient.pid}")
     for listen in patient.config.listen:
         yield from _listener(listen)
+    if patient.config.metrics.endpoint:
+        yield _ready(Endpoint.parse(patient.config.metrics.endpoint))
 
 
 def _listener(listen: Listen) -> Iterator[Finding]:
@@ -73,6 +78,30 @@ def _listener(listen: Listen) -> Iterator[Finding]:
         yield _AREA.broken(key, f"{listen.endpoint}: {why}", _START)
 
 
+def _ready(where: Endpoint) -> Finding:
+    """What /readyz says, where it is served."""
+    if where.port is None:
+        return _AREA.skipped("metrics.endpoint", "it is at no port")
+    link = http.client.HTTPConnection(_host(where), where.port, timeout=_PATIENCE)
+    try:
+        link.request("GET", "/readyz")
+        answer = link.getresponse()
+        problems = [str(problem) for problem in json.loads(answer.read()).get("problems", [])]
+    except (OSError, http.client.HTTPException, ValueError, AttributeError) as failed:
+        return _AREA.broken("metrics.endpoint", f"/readyz can't be read: {failed}", _START)
+    finally:
+        link.close()
+    if answer.status != http.HTTPStatus.OK:
+        why = "; ".join(problems) or f"HTTP {answer.status}"
+        return _AREA.broken("metrics.endpoint", f"it is not ready: {why}", "See what is broken above, and its log.")
+    return _AREA.ok("metrics.endpoint", "it says that it is ready")
+
+
+def _host(where: Endpoint) -> str:
+    """Where this machine finds a listener that may be everywhere."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(where.address), str(where.address))  # noqa: S104 - not bound to
+
+
 def _connected(listen: Listen) -> socket.socket:
     where = listen.where
     if where.port is None:
@@ -80,8 +109,7 @@ def _connected(listen: Listen) -> socket.socket:
         link.settimeout(_PATIENCE)
         link.connect(where.given["address"])
         return link
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(where.address), str(where.address))  # noqa: S104 - not bound to
-    return socket.create_connection((host, where.port), timeout=_PATIENCE)
+    return socket.create_connection((_host(where), where.port), timeout=_PATIENCE)
 
 
 def _is_balancer(link: socket.socket, listen: Listen) -> bool:
