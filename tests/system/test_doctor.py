@@ -83,10 +83,10 @@ def the_one(findings):
 
 def test_an_installation_that_is_right(samba, tmp_path):
     to = f'uris = ["{samba.tls_uri}"]\nca_file = "{samba.ca_file}"'
-    limits = "[limits]\nconnections = 1000"
+    more = f'[limits]\nconnections = 1000\n[metrics]\nendpoint = "tcp:{free_port()}:interface=127.0.0.1"'
     throttle = "wrong_passwords = 4\nwrong_password_seconds = 1800"
     with Proxy(
-        samba, tmp_path / "proxy", to_directory=to, service=True, throttle=throttle, extra=limits
+        samba, tmp_path / "proxy", to_directory=to, service=True, throttle=throttle, extra=more
     ) as proxy:
         proxy.config.chmod(0o640)
         program = Program(proxy.path)
@@ -99,6 +99,7 @@ def test_an_installation_that_is_right(samba, tmp_path):
         assert any("locks an account after 5 wrong passwords within 1800 s; here 4 are passed on" in text for _, text in said)
         assert any(area == "clock" and "the directory's clock is" in text for area, text in said)
         assert ("process", f"it runs, as {proxy.process.popen.pid}") in said
+        assert ("process", "it says that it is ready") in said
         assert samba.service_password not in ran.out
         shown = program.child("doctor", "--config", proxy.config, "--only", "store")
         assert shown.code == 0
@@ -424,13 +425,19 @@ def test_a_certificate_that_was_changed_and_not_taken(slapd, tmp_path, listen):
         make_certificates(tmp_path / "other")
         shutil.copy(tmp_path / "other/cert.pem", proxy.path / "tls/cert.pem")
         wrong = the_one(found(program, "process")[1])
+        mistake = the_one(found(program, "configuration")[1])
+    assert mistake[:2] == ("broken", "mistakes")
+    assert "does not belong to the first certificate" in mistake[2]
     assert wrong[0] == "warning"
     assert "it presents another certificate than" in wrong[2]
 
 
 def test_a_proxy_whose_directory_is_away(tmp_path, tmp_path_factory):
     for slapd in running(Slapd(tmp_path_factory.mktemp("slapd"), entries=1)):
-        with Proxy(slapd, tmp_path / "proxy", listen={"tls": "none", "certificate": None, "key": None}) as proxy:
+        more = f'[metrics]\nendpoint = "tcp:{free_port()}:interface=127.0.0.1"'
+        with Proxy(slapd, tmp_path / "proxy", extra=more) as proxy:
             slapd.stop()
-            wrong = the_one(found(Program(proxy.path), "process")[1])
-        assert "the directory is not available" in wrong[2]
+            first, second = not_ok(found(Program(proxy.path), "process")[1])
+        assert "the directory is not available" in first[2]
+        assert second[1] == "metrics.endpoint"
+        assert "it is not ready: " in second[2]

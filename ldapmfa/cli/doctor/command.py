@@ -70,13 +70,14 @@ def doctor(*, only: tuple[str, ...], imitate: str | None, user: str | None, **wa
     behind the service account's password if that has no file); a code is used up, a telephone rings. Exit code 0: all
     is in order. 1: there are warnings. 2: the configuration can't be used. 3: something is broken.
     """
+    mistakes: list[str] = []
     try:
         config = load()
     except ConfigError as wrong:
-        place = given().source or "the configuration"
-        raise Failed(2, *(f"{place}: {mistake}" for mistake in wrong.mistakes)) from None
+        mistakes = wrong.mistakes
+        config = load(check_files=False)  # what is wrong with a file does not hide the rest
     if imitate is None:
-        findings = list(_shown(_looked_at(config, only or AREAS)))
+        findings = list(_shown(_looked_at(config, only or AREAS, mistakes)))
     elif user is None:
         raise Failed(2, "--user: is needed with --imitate: who is to log in?")
     else:
@@ -90,10 +91,10 @@ def doctor(*, only: tuple[str, ...], imitate: str | None, user: str | None, **wa
 # -- what is looked at
 
 
-def _looked_at(config: Config, names: tuple[str, ...]) -> Iterator[Finding]:
+def _looked_at(config: Config, names: tuple[str, ...], mistakes: list[str]) -> Iterator[Finding]:
     from ldapmfa.cli.doctor import areas  # noqa: PLC0415 - takes long
 
-    patient = areas.Patient(config)
+    patient = areas.Patient(config, mistakes)
     for name in AREAS:
         if name in names:
             _progress(f"looking at {name}")

@@ -27,12 +27,14 @@ _PUBLIC: Final = ("ca_file", "certificate")
 
 
 def configuration(patient: Patient) -> Iterator[Finding]:
-    """What is no mistake, and yet dangerous. Mistakes keep the doctor from beginning."""
+    """Mistakes in files that it names, and what is none, and yet dangerous. Others keep the doctor from beginning."""
+    for mistake in patient.mistakes:
+        yield _CONFIGURATION.broken("mistakes", mistake, "It would not start like this: change what is named.")
     dangers = online.dangers(patient.config)
     for danger in dangers:
         where, _, what = danger.partition(": ")
         yield _CONFIGURATION.warning(where, what, f"Change {where} in {patient.config.source}, if you can.")
-    if not dangers:
+    if not dangers and not patient.mistakes:
         yield _CONFIGURATION.ok("mistakes", f"{patient.config.source}: none, and nothing that is dangerous")
 
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Patient:
-    """One installation, by its configuration."""
+    """One installation, by its configuration; `mistakes` are those that files have which it names."""
 
     config: Config
-    _seen: list[Seen] = field(default_factory=list)
+    mistakes: list[str] = field(default_factory=list)
 
     @cached_property
     def checked(self) -> list[online.Checked]:

@@ -60,17 +60,13 @@ def _listener(listen: Listen) -> Iterator[Finding]:
             link: socket.socket = stack.enter_context(_connected(listen))
             if _is_balancer(link, listen):
                 link.sendall(_HEADER)
-            presented = None
-            if listen.tls == "ldaps":
+            if listen.tls == "ldaps" or (listen.tls == "starttls" and _start_tls(link)):
                 link, presented = _encrypted(stack, link)
+                yield _same(key, listen, presented or b"")
             if listen.require_client_certificate:
                 yield _AREA.skipped(key, "it demands a client's certificate before it answers")
             else:
                 yield _answer(key, link)
-            if listen.tls == "starttls":
-                link, presented = _encrypted(stack, link) if _start_tls(link) else (link, None)
-            if presented is not None:
-                yield _same(key, listen, presented)
     except ssl.SSLError as failed:
         yield _AREA.broken(key, f"TLS failed: {failed.reason or failed}", "The log says why, at `client turned away`.")
     except (OSError, BerError, EOFError) as failed:
