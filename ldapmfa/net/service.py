@@ -179,6 +179,7 @@ async def open_store(config: Config, *, migrate: bool | None = None) -> Store:
         wrong_codes=config.throttle.wrong_codes,
         lock_seconds=config.throttle.lock_seconds,
         longest_lock_seconds=config.throttle.longest_lock_seconds,
+        password=config.store.password,
     )
 
 
