@@ -34,9 +34,8 @@ def root() -> None:
 
 
 for _command in (
-    init, check_config, doctor, run, reload, worker, demo, user, remembered, fraud, factor, explain, audit, cache, store,
-    key,
-    completion,
+    init, check_config, doctor, run, reload, worker, demo, user, remembered, fraud, factor, explain, audit, cache,
+    store, key, completion,
 ):  # fmt: skip
     root.add_command(_command)
 
