@@ -259,10 +259,11 @@ class Directory:
         self._spares.give_back(link)
 
     def close(self) -> None:
-        """Close what nobody uses, and look after the servers no longer."""
+        """Close what nobody uses, and look after the servers no longer; whoever is still here may go on."""
         self._spares.close()
         for health in self._health:
             health.end()
+        self._health = ()
         if self._finding:
             self._finding.cancel()
 
