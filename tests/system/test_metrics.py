@@ -1,9 +1,12 @@
 """The figures and the health of a running proxy, of one process and of several, as Prometheus and HAProxy see them."""
 
 import contextlib
+import csv
+import io
 import json
 import os
 import signal
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -14,7 +17,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from system.proxy import ROOT, Proxy
-from system.servers.common import free_port, wait_for
+from system.servers.common import Process, free_port, wait_for
 from system.wire import Raw, bind, search
 
 from ldapmfa.net.metrics import catalogue
@@ -126,6 +129,68 @@ def test_the_dashboard_and_the_alerts_find_what_they_ask_for(slapd, tmp_path):
         and not any(name == has and promql.matches(labels, wanted) for has, labels in series)
     ]
     assert missed == []
+
+
+def test_haproxy_as_documented_takes_who_is_ready_and_nobody_else(proxy, tmp_path):
+    page = (ROOT / "docs/howto/monitor.md").read_text()
+    backend = page.split("```text\nbackend ldapmfa\n")[1].split("```")[0]
+    nobody = SimpleNamespace(uri=f"ldap://127.0.0.1:{free_port()}", user=proxy.directory.user)
+    port = free_port()
+    with Watched(nobody, tmp_path / "proxy") as down:
+        for name, node in (("10.0.0.11", proxy), ("10.0.0.12", down)):
+            documented = f"{name}:636 send-proxy-v2 check port 9389 inter 2s"
+            assert documented in backend
+            # without the header, which these listeners do not expect
+            backend = backend.replace(documented, f"127.0.0.1:{node.port} check port {node.page} inter 100ms")
+        config, control = tmp_path / "haproxy.cfg", tmp_path / "haproxy.sock"
+        config.write_text(
+            f"global\n    stats socket {control}\ndefaults\n    mode tcp\n    timeout connect 5s\n    timeout client 1m\n"
+            f"    timeout server 1m\nfrontend ldap\n    bind 127.0.0.1:{port}\n    default_backend ldapmfa\n"
+            f"backend ldapmfa\n{backend}"
+        )
+        haproxy = Process(["haproxy", "-db", "-f", config], tmp_path / "haproxy.log")
+        try:
+            wait_for(lambda: states(control) == {"a": ("UP", "200"), "b": ("DOWN", "503")}, 15)
+            for _ in range(4):
+                with Raw("127.0.0.1", port) as raw:
+                    assert raw.code(bind(1, proxy.directory.user("alice").dn, proxy.typed("alice"))) == 0
+        finally:
+            haproxy.stop()
+
+
+def states(control):
+    """What HAProxy holds of each server, and the answer to its last check."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(control))
+        asking.sendall(b"show stat\n")
+        rows = csv.DictReader(io.StringIO(asking.makefile().read().removeprefix("# ")))
+        return {row["svname"]: (row["status"], row["check_code"]) for row in rows if row["svname"] in {"a", "b"}}
+    return {}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_reload_keeps_every_count_and_shows_what_is_new_and_what_came_of_it(slapd, tmp_path, workers):
+    with Watched(slapd, tmp_path / "proxy", workers=workers, listen={"name": "ldap"}) as proxy:
+        assert [proxy.log_in() for _ in range(4)] == [0] * 4
+        first = proxy.shown()
+        assert first["ldapmfa_config_last_reload_successful",] == 1
+        proxy.config.write_text(proxy.config.read_text() + '[[application]]\nname = "vpn"\nnetworks = ["127.0.0.0/8"]\n')
+        os.kill(proxy.process.popen.pid, signal.SIGHUP)
+        wait_for(lambda: ("ldapmfa_logins_total", "vpn", "hotp", "refused") in proxy.shown(), 10)
+        wait_for(lambda: proxy.shown()[AT] > first[AT], 10)
+        assert proxy.logins("accepted") == 4
+        assert proxy.log_in() == 0
+        assert proxy.shown()["ldapmfa_logins_total", "vpn", "hotp", "accepted"] == 1
+        good = proxy.shown()[AT]
+        proxy.config.write_text(proxy.config.read_text() + "[nonsense]\n")
+        os.kill(proxy.process.popen.pid, signal.SIGHUP)
+        wait_for(lambda: proxy.shown()["ldapmfa_config_last_reload_successful",] == 0, 10)
+        assert proxy.shown()[AT] == good
+        wait_for(lambda: proxy.health("/readyz") == (200, []), 10)  # it goes on as it was
+        assert proxy.health("/healthz") == (200, [])
+
+
+AT = ("ldapmfa_config_last_reload_success_timestamp_seconds",)
 
 
 def test_killing_a_worker_loses_no_count(slapd, tmp_path):
