@@ -175,7 +175,7 @@ async def _webhook(stage: Stage) -> dict[str, Any]:
     stage.service = await stage.stack.enter_async_context(Approvals(stage.path, tls=False, host="127.0.0.1"))
     stage.service.says = {"poll": APPROVED}
     services = {"webhook": stage.service.table | {"connections": 100}}
-    return {"services": services, "login": 'factors = ["webhook", "hotp"]\nprompts = 1000\ncode = "suffix"'}
+    return {"services": services, "login": 'factors = ["webhook", "hotp"]\nprompts = 1000\ncode = "delimiter"'}
 
 
 async def hang_service(stage: Stage) -> None:

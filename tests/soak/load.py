@@ -85,11 +85,11 @@ class Line:
 class Person:
     """One account, and the token in its owner's hand, or the phone: then there is no `secret`.
 
-    `doubtful`: the next code may be used up already.
+    `doubtful`: the next code may be used up already. `sign` stands before a code.
     """
 
-    def __init__(self, name: str, dn: str, password: str, secret: bytes | None) -> None:
-        self.name, self.dn, self.password = name, dn, password
+    def __init__(self, name: str, dn: str, password: str, secret: bytes | None, sign: str = "") -> None:
+        self.name, self.dn, self.password, self.sign = name, dn, password, sign
         self.asks = secret is None
         self._otp = pyotp.HOTP(base32(Secret(secret or bytes(20))))
         self.next = 0
@@ -98,14 +98,14 @@ class Person:
 
     def typed(self, counter: int) -> str:
         """Password and the code of that counter."""
-        return self.password + self._otp.at(counter)
+        return self.password + self.sign + self._otp.at(counter)
 
     def wrong(self, chance: random.Random) -> str:
         """Password and a code that is none of this token's, as far as it matters."""
         near = {self._otp.at(counter) for counter in range(max(0, self.next - 5), self.next + _NEAR)}
         while (code := f"{chance.randrange(10**6):06}") in near:
             pass
-        return self.password + code
+        return self.password + self.sign + code
 
 
 class Load:
@@ -138,7 +138,7 @@ class Load:
                 await self._refused(person, "replay", person.typed(person.used), person.used)
             if self._chance.random() < 0.2:
                 await self._refused(person, "wrong", person.wrong(self._chance), None)
-            if self._chance.random() < 0.1:
+            if self._chance.random() < 0.1 and not person.sign:  # where owners are asked, a password alone asks
                 await self._refused(person, "bare", person.password, None)
 
     async def _log_in(self, person: Person) -> None:

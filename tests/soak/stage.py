@@ -124,7 +124,7 @@ class Stage:
         for name in names:
             user = self.slapd.user(name)
             token = self.proxy.tokens.get(name)
-            self.people.append(Person(name, user.dn, user.password, token.secret if token else None))
+            self.people.append(Person(name, user.dn, user.password, token.secret if token else None, "," if self.fault.asked else ""))
 
     def _leave(self) -> None:
         if hasattr(self.proxy, "process"):
