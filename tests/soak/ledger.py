@@ -22,6 +22,8 @@ GOOD, BAD = ("fresh", "again", "push"), ("replay", "wrong", "bare", "sneak")
 #: Answers that are none: the connection ended, or could not be had; it stayed, and nothing came.
 CUT, SILENT = "cut", "silent"
 Answer = int | str
+#: Seconds that a login takes at most while all is well.
+_SLOW = 1.0
 
 
 @dataclass
@@ -43,7 +45,10 @@ class Request:
 
 @dataclass
 class Verdict:
-    """What a fault's ledger comes to. `refused` by result code, `mistakes` what was lost or wrong, in words."""
+    """What a fault's ledger comes to. `refused` by result code, `mistakes` what was lost or wrong, in words.
+
+    `hit`: how many good logins felt it: refused, cut, or answered after more than a second.
+    """
 
     sent: int = 0
     accepted: int = 0
@@ -52,6 +57,7 @@ class Verdict:
     lost: int = 0
     wrong: int = 0
     unheard: int = 0
+    hit: int = 0
     longest: float = 0.0
     mistakes: list[str] = field(default_factory=list)
 
@@ -91,6 +97,7 @@ class Ledger:
         for one in self.requests:
             verdict.sent += 1
             verdict.longest = max(verdict.longest, one.seconds)
+            verdict.hit += one.what in GOOD and (one.answer not in (ACCEPTED, INVALID) or one.seconds > _SLOW)
             if one.answer == SILENT:
                 verdict.loses(f"{_told(one)} was not answered in {one.seconds:.0f} s")
             elif one.answer == CUT:

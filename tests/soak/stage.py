@@ -39,7 +39,6 @@ class Fault:
     missing: Callable[[], str] = str
     people: int = 16
     asked: int = 0  #: so many of the people say yes on a phone
-    store: str = ""  #: "sqlite" or "postgresql", where the fault is one of this store's
     pause: float = 0.2
 
 
