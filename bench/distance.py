@@ -52,7 +52,7 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay
             due, octets = await under_way.get()
             await asyncio.sleep(max(0.0, due - loop.time()))
             if not octets:
-                writer.close()
+                writer.write_eof()
                 return
             writer.write(octets)
 
@@ -64,7 +64,7 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, delay
         await sending
     except ConnectionError:
         sending.cancel()
-        writer.close()
+        writer.close()  # which ends the other direction, too
 
 
 async def line(host: str, port: int, delay: float) -> asyncio.Server:
@@ -75,6 +75,8 @@ async def line(host: str, port: int, delay: float) -> asyncio.Server:
         # at the end of a length the loop takes it away while something may still be on its way
         with suppress(asyncio.CancelledError):
             await asyncio.gather(pump(reader, back, delay), pump(there, writer, delay))
+            writer.close()
+            back.close()
 
     return await asyncio.start_server(come, "127.0.0.1", 0)
 

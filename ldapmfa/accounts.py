@@ -11,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
-from collections.abc import Awaitable, Callable, Mapping
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -30,6 +31,7 @@ from ldapmfa.store import (
     RememberedRow,
     Restored,
     Store,
+    Wanted,
 )
 from ldapmfa.store.seal import Seal
 from ldapmfa.wire import dn
@@ -251,6 +253,23 @@ class Operator:
     async def events(self, limit: int) -> tuple[LoginEnded | AccountChanged, ...]:
         """What happened last, newest first."""
         return tuple(await self._store.events(limit=limit))
+
+    async def wanted(self, wanted: Wanted, account: str | None) -> Wanted | No:
+        """`wanted`, of one account alone: one that has a name, or one that is gone, by its key, DN or GUID."""
+        if account is None:
+            return wanted
+        meant = await self._meant(account, None)
+        if isinstance(meant, No):
+            if meant.why != "unknown-account":
+                return meant
+            return replace(wanted, recorded=_as_recorded(account))
+        found, pending = meant
+        keys = {waiting.owner.key for waiting in pending} | ({found.key} if found else set())
+        return replace(wanted, accounts=frozenset(keys))
+
+    def search(self, wanted: Wanted, *, newest_first: bool = True) -> AsyncIterator[LoginEnded | AccountChanged]:
+        """All that happened and is wanted, one by one."""
+        return self._store.search(wanted, newest_first=newest_first)
 
     async def clear_caches(self) -> int:
         """Have every process forget what it keeps of directories; gives how often that was done."""
@@ -549,6 +568,15 @@ def _owners(account: AccountRow | Identity) -> set[Pending]:
     with contextlib.suppress(dn.DnError):  # nothing can wait for a DN that can't be read
         owners.add(_normalised(Pending(account.directory, "dn", account.dn)))
     return owners
+
+
+def _as_recorded(account: str) -> tuple[str, ...]:
+    """How an account may be recorded that is not known: as it is given, or by its GUID as people and AD write that."""
+    try:
+        guid = uuid.UUID(account)
+    except ValueError:
+        return (account,)
+    return account.lower(), str(guid), guid.hex, guid.bytes_le.hex()
 
 
 def _is_called(owner: Pending, name: str) -> bool:

@@ -1,14 +1,16 @@
 """What is worth recording, as frozen classes without secrets, and their one JSON rendering.
 
 Promised here: no class has a field for a password, a code, a key or a token, and text that came from outside
-can't forge a line of a log (control characters, ANSI sequences and line separators are escaped).
+can't forge a line of a log (control characters, ANSI sequences and line separators are escaped), nor be endless in
+what is sent elsewhere. Not in here: where events go (`ldapmfa.net.trail`).
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
 
 Outcome = Literal["accepted", "refused", "broken"]
 
@@ -74,16 +76,58 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def as_dict(event: Event) -> dict[str, Any]:
-    """`event` as plain values, its class under "event", text made printable, None left out."""
+#: Characters of each text that are passed on; as few as it takes where an event must fit into so many octets.
+LENGTHS: Final = (512, 160, 48, 16)
+#: What stands behind a text that was cut.
+CUT: Final = "\N{HORIZONTAL ELLIPSIS}"
+
+
+def as_dict(event: Event, longest: int | None = None) -> dict[str, Any]:
+    """`event` as plain values, its class under "event", text made printable, None left out.
+
+    With `longest`, no text has more characters than that; one that had ends with `CUT`.
+    """
     plain: dict[str, Any] = {"event": type(event).__name__}
     for name in event.__slots__:
         value = getattr(event, name)
         if value is not None:
-            plain[name] = printable(value) if isinstance(value, str) else value
+            plain[name] = _shown(value, longest) if isinstance(value, str) else value
     return plain
 
 
-def as_json(event: Event) -> str:
-    """`event` as one line of JSON."""
-    return json.dumps(as_dict(event), ensure_ascii=False, separators=(",", ":"))
+def _shown(text: str, longest: int | None) -> str:
+    if longest is None:
+        return printable(text)
+    # what is escaped grows: no more of it is looked at than can be shown
+    shown = printable(text[: longest + 1])
+    return shown if len(shown) <= longest else shown[: longest - 1] + CUT
+
+
+def as_json(event: Event, octets: int | None = None) -> str:
+    """`event` as one line of JSON, in ASCII, with its time in words too; its texts are cut until it has `octets`."""
+    line = ""
+    for longest in LENGTHS if octets else (None,):
+        line = json.dumps({"timestamp": timestamp(event.at), **as_dict(event, longest)}, separators=(",", ":"))
+        if not octets or len(line) <= octets:
+            break
+    return line
+
+
+def timestamp(at: float) -> str:
+    """A time as RFC 3339 has it, in UTC, to the microsecond."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def told(event: Event, longest: int = LENGTHS[1]) -> str:
+    """`event` as a sentence for people."""
+    said = as_dict(event, longest)
+    match event:
+        case LoginEnded():
+            text = f"login of {said.get('dn') or said['name']} {said['outcome']} ({said['reason']})"
+            text += f" from {said['client']} at {said['application'] or said['listener']}"
+            return text + (f", reference {said['reference']}" if said["reference"] else "")
+        case AccountChanged():
+            detail = f": {said['detail']}" if said["detail"] else ""
+            return f"{said['actor']} changed {said['account']}: {said['action']}{detail}"
+        case ConnectionRefused():
+            return f"client {said['client']} turned away at {said['listener']}: {said['reason']}"

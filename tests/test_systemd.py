@@ -93,4 +93,5 @@ def test_the_directories_are_what_the_unit_uses():
     assert {line[1]: line[2] for line in lines} == {
         f"/etc/{settings()['ConfigurationDirectory']}": settings()["ConfigurationDirectoryMode"],
         f"/var/lib/{settings()['StateDirectory']}": settings()["StateDirectoryMode"],
+        f"/var/log/{settings()['LogsDirectory']}": settings()["LogsDirectoryMode"],
     }

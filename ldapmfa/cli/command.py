@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
 from ldapmfa import __version__
 from ldapmfa.audit import printable
@@ -72,6 +73,43 @@ class Group(click.Group):
         """Write what the exit codes mean."""
         _exit_codes(formatter)
         super().format_epilog(ctx, formatter)
+
+
+class DefaultGroup(Group):
+    """A group of commands, one of which is meant where none is named: what is given is that one's."""
+
+    def __init__(self, *args: Any, default: str, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.default = default
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the name of the default command where none is."""
+        # while a word is being completed it may yet become a command's name
+        named = self._names_one(args, otherwise=ctx.resilient_parsing)
+        return super().parse_args(ctx, args if named else [self.default, *args])
+
+    def _names_one(self, args: list[str], *, otherwise: bool) -> bool:
+        """Whether the first word that is no option, nor an option's value, is a command, or the help is wanted."""
+        valued = {name for param in self.params for name in param.opts if not getattr(param, "is_flag", False)}
+        flags = {name for param in self.params for name in param.opts} - valued
+        words = iter(args)
+        for word in words:
+            name = word.partition("=")[0]
+            if word == "--help":
+                return True
+            if word in valued:
+                next(words, None)
+            elif name not in flags | valued:
+                return word in self.commands
+        return otherwise
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands, and what the default one takes first."""
+        found = super().shell_complete(ctx, incomplete)
+        for param in self.commands[self.default].params:
+            if isinstance(param, click.Argument):
+                found += param.shell_complete(ctx, incomplete)
+        return found
 
 
 # -- what is given with every command

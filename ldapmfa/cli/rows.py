@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from ldapmfa.audit import LoginEnded
+from ldapmfa.audit import AccountChanged, LoginEnded, as_dict, timestamp
 
 if TYPE_CHECKING:
-    from ldapmfa.audit import AccountChanged
     from ldapmfa.store import AccountRow, FactorRow, Pending, PendingRow, RememberedRow
 
 
@@ -125,3 +124,24 @@ def event_cells(event: LoginEnded | AccountChanged) -> tuple[str, ...]:
         return local(event.at), event.dn or event.name, what, place, event.reference
     what = f"{event.action}: {event.detail}" if event.detail else event.action
     return local(event.at), event.account, what, f"by {event.actor}", ""
+
+
+#: What a spreadsheet takes for the beginning of a formula.
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_columns() -> list[str]:
+    """The headings of a table of all that is recorded: what each event has, or one of a kind."""
+    names = [*LoginEnded.__slots__, *AccountChanged.__slots__]
+    return ["timestamp", "event", *dict.fromkeys(name for name in names if name != "at")]
+
+
+def csv_cells(event: LoginEnded | AccountChanged) -> list[str]:
+    """What happened, as the cells of that table: no cell is a formula, and none has a line's end."""
+    said = {"timestamp": timestamp(event.at), **as_dict(event)}
+    return [_cell(said.get(name, "")) for name in csv_columns()]
+
+
+def _cell(value: object) -> str:
+    text = value if isinstance(value, str) else f"{value}"
+    return f"'{text}" if isinstance(value, str) and text.startswith(_FORMULA) else text

@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from pydantic import AfterValidator, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
 from ldapmfa.config.values import DirectoryUri, Endpoint, SrvUri, is_loopback, nearest
 from ldapmfa.core.identity import FLAGS
@@ -181,6 +181,38 @@ def pointless_without(name: str) -> AfterValidator:
             raise ValueError(f"is pointless without {name}: give that too, or remove this line")
 
     return when_read(check)
+
+
+def _is_no_database(place: object) -> object:
+    if place == "database":
+        raise ValueError(
+            "the database has every event in any case, as a code is used up and its login recorded in one "
+            "transaction: leave it out here"
+        )
+    return place
+
+
+#: Events need no leave to go to the database.
+is_no_database: Final = BeforeValidator(_is_no_database)
+
+
+def needed_for(place: str) -> AfterValidator:
+    """A key of [audit] must be given where events go to this place."""
+
+    def check(value: object, info: ValidationInfo) -> None:
+        if value is None and place in info.data.get("to", ()):
+            raise ValueError(f'is missing, and needed with "{place}" in to')
+        if value is not None and "to" in info.data and place not in info.data["to"]:
+            raise ValueError(f'is pointless without "{place}" in to: add that, or remove this line')
+
+    return when_read(check)
+
+
+@when_files_exist
+def is_in_a_directory(file: Path, _: ValidationInfo) -> None:
+    """A file that is to be made has a place."""
+    if not os.path.isdir(file.parent):  # noqa: PTH112 - Path.is_dir raises where it may not look
+        raise ValueError(f"there is no directory {file.parent}: create it, or name another")
 
 
 @when_read

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, Valid
 
 from ldapmfa.config import checks
 from ldapmfa.config.applications import Application, Rule, UserMatch
+from ldapmfa.config.audit import Audit
 from ldapmfa.config.tables import ServiceTable, Table
 from ldapmfa.config.values import (
     AttributeName,
@@ -414,6 +415,9 @@ class Service(Table):
     workers: Workers = 1
     """How many processes answer, on the same listening addresses and with one store, or "auto": one for each processor.
     With 1 the program is a single process. The limits hold for each process."""
+    clock_skew_seconds: Annotated[Number, Field(ge=1, le=3600)] = 5
+    """By how many seconds this machine's clock may differ from the database's and from the directories' until the log
+    says so, as an error. They are compared every minute; a clock that is set is noticed within seconds."""
     drain_seconds: Annotated[Number, Field(ge=0, le=3600)] = 0
     """Seconds that clients are given at a stop to leave by themselves, while nobody new is accepted; then they are
     taken leave of. systemd kills what takes longer than the unit's TimeoutStopSec."""
@@ -459,6 +463,7 @@ class Config(BaseModel):
     service: Service = Field(default_factory=Service)
     metrics: Metrics = Field(default_factory=Metrics)
     log: Log = Field(default_factory=Log)
+    audit: Audit = Field(default_factory=Audit)
 
     _source: Path | None = PrivateAttr(None)
     _text: str = PrivateAttr("")

@@ -199,6 +199,38 @@ class DirectoryUri:
 
 
 @dataclass(frozen=True, slots=True)
+class SyslogServer:
+    """Where syslog messages go: by `way`, to a `host` without brackets and a port, or to a socket's `path`."""
+
+    way: Literal["udp", "tcp", "tls", "unix"]
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The server that `text` names; a ValueError says what would be right."""
+        if text.startswith("unix:/"):
+            return cls("unix", path="/" + text.removeprefix("unix:").lstrip("/"))
+        ports: dict[str, tuple[Literal["udp", "tcp", "tls"], int]] = {
+            "udp": ("udp", 514), "tcp": ("tcp", 601), "tls": ("tls", 6514)
+        }  # fmt: skip
+        try:
+            parts = urlsplit(text)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            host, port, parts = "", None, urlsplit("")
+        rest = "@" in parts.netloc or parts.path.rstrip("/") or parts.query or parts.fragment
+        if parts.scheme not in ports or rest or port == 0 or not re.fullmatch(r"[\w.:-]+", host):
+            raise ValueError(
+                'must be udp://, tcp:// or tls:// with a host or host:port, for example "tls://siem.example.com:6514", '
+                'or unix: with an absolute path, for example "unix:/run/rsyslog.sock"'
+            )
+        way, usual = ports[parts.scheme]
+        return cls(way, host, port or usual)
+
+
+@dataclass(frozen=True, slots=True)
 class SrvUri:
     """Servers that the DNS names: `name` is what it is asked for, `domain` where they must be; `tls` is true for LDAPS.
 
@@ -395,6 +427,11 @@ def _uri(text: str) -> str:
     return text
 
 
+def _syslog_target(text: str) -> str:
+    SyslogServer.parse(text)
+    return text
+
+
 def _directory_uri(text: str) -> str:
     return text if SrvUri.parse(text) else _uri(text)
 
@@ -453,4 +490,5 @@ CatalogUri = Annotated[str, AfterValidator(_catalog_uri)]
 Domain = Annotated[str, AfterValidator(_domain)]
 NameServer = Annotated[str, AfterValidator(_nameserver)]
 StoreUrl = Annotated[str, AfterValidator(_store_url)]
+SyslogTarget = Annotated[str, AfterValidator(_syslog_target)]
 CodeStyle = Literal["suffix", "delimiter"]

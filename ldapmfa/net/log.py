@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, TextIO
 
@@ -55,7 +54,7 @@ _encode: Final = json.JSONEncoder(ensure_ascii=False).encode
 
 def _write_line(file: TextIO, fields: dict[str, Any], event: audit.Event) -> None:
     """The very line that structlog would write."""
-    at = datetime.fromtimestamp(event.at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    at = audit.timestamp(event.at)
     file.write(_encode({**audit.as_dict(event), "level": "info", "timestamp": at, **fields}) + "\n")
     file.flush()
 

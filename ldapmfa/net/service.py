@@ -63,8 +63,11 @@ from ldapmfa.net.names import Names
 from ldapmfa.net.notify import deliver, ways_of
 from ldapmfa.net.ports import close_ports, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
+from ldapmfa.net.skew import Clocks, clocks_of
 from ldapmfa.net.systemd import Supervisor
+from ldapmfa.net.tidy import tidy
 from ldapmfa.net.tls import over_tls
+from ldapmfa.net.trail import Trail, tell_changes, trail_of
 from ldapmfa.net.tries import Tries
 from ldapmfa.net.waiting import pause
 from ldapmfa.net.watch import watch
@@ -338,6 +341,10 @@ class LdapMfa(AsyncService):
         self._services: dict[str, Guarded] = {}
         self._askings: set[Asking] = set()
         self._cuts = Cuts(reactor)
+        self._first = True  # of several processes on a machine: one is enough to watch the machine's clock
+        self.trail: Trail | None = None
+        self._record: Callable[[audit.Event], None] = record
+        self.clocks: Clocks | None = None
         self._presented: list[Presented] = []
         self._trusted: list[Watched] = []
         self._tells_of_certificates = True  # of several processes one is enough
@@ -352,6 +359,8 @@ class LdapMfa(AsyncService):
 
     async def _listen(self, store: Store) -> None:
         config = self._config
+        self.trail = trail_of(config.audit, clock=self._reactor, says=self._log)
+        self._record = self.trail.record
         keep_names(self._reactor)
         self._services = load_services(config, self._reactor, self._kept)
         doorway = Doorway(
@@ -380,6 +389,9 @@ class LdapMfa(AsyncService):
         self._kept(watch(store, await store.last_cut(), self._cut, self._reactor))
         if config.fraud.ways:
             self._kept(deliver(store, ways_of(config.fraud), clock=self._reactor, now=time.time, log=self._log))
+        self._kept(tell_changes(store, self._record, self._reactor))
+        chance = secrets.SystemRandom().random
+        self._kept(tidy(store, config.audit.keep_days, clock=self._reactor, now=time.time, chance=chance))
         limits = config.limits
         budget = Budget(
             limits.buffered_bytes,
@@ -398,6 +410,11 @@ class LdapMfa(AsyncService):
             for name, directory in known.items()
             if directory.settings.ca_file
         ]
+        self.clocks = clocks_of(
+            store, known, limit=config.service.clock_skew_seconds, clock=self._reactor, now=time.time, says=self._log
+        )
+        if self._first:
+            self._kept(self.clocks.watch())
         listeners = [self._listener(listen, doorway, budget, known[listen.directory]) for listen in config.listen]
         factories = [self._factory(*each) for each in zip(config.listen, listeners, strict=True)]
         self._kept(self._watch_certificates())
@@ -442,7 +459,7 @@ class LdapMfa(AsyncService):
 
     def _recorded(self, event: audit.Event) -> None:
         self._figures.recorded(event)
-        record(event)
+        self._record(event)
 
     def _listener(self, listen: Listen, doorway: Doorway, budget: Budget, directory: Directory) -> Listener:
         limits = self._config.limits
@@ -553,6 +570,8 @@ class LdapMfa(AsyncService):
             await guarded.service.close()
         for directory in self._directories.values():
             directory.close()
+        if self.trail:
+            await self.trail.close()
         if self._store:
             await self._store.close()
         if self._page:

@@ -57,6 +57,7 @@ class Worker(LdapMfa):
     def __init__(self, config: Config, reactor: Any, order: Order, number: int) -> None:
         super().__init__(config, reactor, taken=order.sockets, memory=Memory(order.figures))
         self._clients = self._counted = Clients(Counts(order.counts), number)
+        self._first = number == 1
         self._line = Line(order.channel)
         self._tells_of_certificates = number == 1
 

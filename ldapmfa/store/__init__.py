@@ -5,9 +5,9 @@ success, durable before it is reported; wrong codes count per account, whichever
 they come by; secrets lie sealed and bound to their row. Whatever fails is StoreDown, and then nothing was accepted.
 
 Not in here: whether a code is right (`ldapmfa.factors`), who may change what (`ldapmfa.accounts`), the tables
-(`schema`), what is asked of them (`statements`, `listings`), questions to owners (`prompts`), blocks (`blocks`), wrong
-passwords (`tries`), what people are to be told (`notices`), backups (`copies`, `restoring`), connections and threads
-(`database`), how calls share a transaction (`writer`).
+(`schema`), what is asked of them (`statements`, `listings`, `trail`), questions to owners (`prompts`), blocks
+(`blocks`), wrong passwords (`tries`), what people are to be told (`notices`), backups (`copies`, `restoring`),
+connections and threads (`database`), how calls share a transaction (`writer`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from ldapmfa.factors import Credential, Match, NewCredential
 from ldapmfa.store import database, statements
 from ldapmfa.store.blocks import FOREVER, Blocks, Cut
 from ldapmfa.store.database import Database
-from ldapmfa.store.listings import Listings
 from ldapmfa.store.notices import Notice
 from ldapmfa.store.prompts import Begun, Grant, Guess, Place
 from ldapmfa.store.restoring import Restored, Restoring
@@ -67,6 +66,7 @@ from ldapmfa.store.schema import (
     TRIES,
 )
 from ldapmfa.store.seal import SealBroken
+from ldapmfa.store.trail import Events, Wanted
 from ldapmfa.store.tries import Counted, Tries
 from ldapmfa.store.writer import BROKEN, Call, Writer, down
 
@@ -100,6 +100,7 @@ __all__ = [
     "Restored",
     "Status",
     "Store",
+    "Wanted",
 ]
 
 #: Seconds a pending enrolment waits for its account.
@@ -110,7 +111,7 @@ _CANARY: Final = "meta/canary"
 _CLEARINGS: Final = "caches-cleared"
 
 
-class Store(Listings, Blocks, Tries, Restoring):
+class Store(Events, Blocks, Tries, Restoring):
     """The state of one installation; made by `open`. Every verb raises StoreDown if the database fails."""
 
     def __init__(
@@ -182,6 +183,10 @@ class Store(Listings, Blocks, Tries, Restoring):
         """Finish what is queued, notes included, and let go of the database."""
         await self._writer.close()
         await self._database.close()
+
+    async def database_time(self) -> float | None:
+        """What the database's own clock says, in seconds since the epoch; None: it goes by this machine's."""
+        return None
 
     # -- logins
 

@@ -234,12 +234,18 @@ _MINE: Final = and_(PROMPTS.c.account_key == bindparam("account_key"), PROMPTS.c
 LEAVE_PROMPT: Final = Statement(update(PROMPTS).where(_MINE).values(left=true()))
 END_PROMPT: Final = Statement(delete(PROMPTS).where(_MINE))
 
+#: Seconds by which the clocks of those who share a store may differ: what was granted later than that from now was
+#: granted before a clock was set back, and would count for longer than it may.
+AHEAD: Final = 60.0
+_AHEAD: Final[ColumnElement[Any]] = literal_column(f"{AHEAD:g}")
+
 SET_REUSE: Final = Statement(_replacing(REUSE))
 _REUSABLE: Final = and_(
     REUSE.c.key == bindparam("key"),
     REUSE.c.account_key == bindparam("account_key"),
     REUSE.c.uses > literal_column("0"),
     REUSE.c.expires > bindparam("now"),
+    REUSE.c.granted - _AHEAD <= bindparam("now"),
 )
 REUSABLE: Final = Statement(select(REUSE.c.reason, REUSE.c.factor).where(_REUSABLE))
 #: Finds a row for each of those who may use a success again.
@@ -268,6 +274,7 @@ STANDING: Final = Statement(
                 BYPASSES.c.account_key == ACCOUNTS.c.key,
                 BYPASSES.c.uses > literal_column("0"),
                 BYPASSES.c.expires > bindparam("now"),
+                BYPASSES.c.granted - _AHEAD <= bindparam("now"),
             ),
         )
     )
@@ -280,6 +287,7 @@ USE_BYPASS: Final = Statement(
         BYPASSES.c.account_key == bindparam("account_key"),
         BYPASSES.c.uses > literal_column("0"),
         BYPASSES.c.expires > bindparam("now"),
+        BYPASSES.c.granted - _AHEAD <= bindparam("now"),
     )
     .values(uses=BYPASSES.c.uses - literal_column("1"))
 )

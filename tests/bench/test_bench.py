@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 import pyotp
 import pytest
 
-from bench import machine, pages
+from bench import distance, machine, pages
 from bench.load import DONE, Logins, bind_code, code, secret
 from bench.programs import approval
 from bench.programs.bare_relay import boundary
@@ -168,3 +168,25 @@ def test_processor_time_is_read_in_less_than_ticks():
         assert machine.cpu_seconds(child.pid) - spent < 0.01
         assert machine.resident_kib(child.pid) > 1000
         child.communicate(b"\n")
+
+
+async def test_a_line_holds_every_octet_back_in_both_directions_and_in_order():
+    async def answer(reader, writer):
+        while octets := await reader.read(100):
+            writer.write(octets.upper())
+        writer.close()
+
+    loop = asyncio.get_running_loop()
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    away = await distance.line("127.0.0.1", server.sockets[0].getsockname()[1], 0.02)
+    reader, writer = await asyncio.open_connection("127.0.0.1", away.sockets[0].getsockname()[1])
+    began = loop.time()
+    for octets in (b"one ", b"two ", b"three"):
+        writer.write(octets)
+        await writer.drain()
+    writer.write_eof()
+    assert await reader.read() == b"ONE TWO THREE"
+    assert loop.time() - began >= 0.04
+    writer.close()
+    away.close()
+    server.close()

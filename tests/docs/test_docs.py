@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from ldapmfa import config
 from ldapmfa.cli import root
+from ldapmfa.cli.command import DefaultGroup
 from ldapmfa.cli.reasons import REASONS
 from ldapmfa.config.plugins import own_tables
 from ldapmfa.core import session
@@ -164,13 +165,20 @@ def command_lines():
                 yield pytest.param(rest, id=f"{page.relative_to(ROOT).as_posix()}: {rest}")
 
 
+def options_of(command):
+    return {name: param for param in command.params for name in (*param.opts, *param.secondary_opts)}
+
+
 def mistake(line):
     """What is wrong with the words behind `ldapmfa`, as far as click knows without running it."""
     command = root
     words = iter(shlex.split(line))
     given = []
     for word in words:
-        options = {name: param for param in command.params for name in (*param.opts, *param.secondary_opts)}
+        options = options_of(command)
+        if isinstance(command, DefaultGroup) and word not in {*options, *command.commands, "--help"}:
+            command = command.commands[command.default]
+            options = options_of(command)
         if word.startswith("-") and word != "--help":
             option, _, value = word.partition("=")
             if not isinstance(options.get(option), click.Option):
@@ -195,7 +203,7 @@ def test_every_command_exists(line):
 
 
 @pytest.mark.parametrize(
-    "line", ["usr list", "user enrol alice --kindd totp", "audit --ref", "run now", "--colour", "user show a b"]
+    "line", ["usr list", "user enrol alice --kindd totp", "audit --ref", "audit --reff X", "audit a b", "run now", "--colour", "user show a b"]
 )
 def test_a_command_that_does_not_exist_is_noticed(line):
     assert mistake(line)

@@ -7,7 +7,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import promql
 import pytest
+import yaml
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from world import ALICE, BOB, PASSWORD, bind, search, unbind
@@ -516,6 +518,64 @@ def test_the_reasons_are_those_of_the_audit_trail():
     assert len(reasons) == len(set(reasons))
     assert set(reasons) == set(REASONS), "ldapmfa/net/metrics/catalogue.py has one too many, or one too few"
     assert {reason for _, reason in driver._REASONS} <= set(catalogue.REASONS_OF["broken"])
+
+
+# -- what is made of the figures
+
+
+def queries():
+    """Every query of the dashboard and the alert rules, by where it stands."""
+    dashboard = json.loads((ROOT / "conf/grafana/ldapmfa.json").read_text())
+    for panel in dashboard["panels"]:
+        for target in panel.get("targets", ()):
+            yield panel["title"], target["expr"]
+    for alert in alerts():
+        yield alert["alert"], alert["expr"]
+
+
+def alerts():
+    groups = yaml.safe_load((ROOT / "conf/prometheus/alerts.yml").read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def test_every_figure_is_looked_at():
+    names = {name for _, query in queries() for name, _ in promql.read(query).selectors}
+    names |= {re.sub(r"_(bucket|sum|count)$", "", name) for name in names}
+    expected = {metric.name for metric in ALL}
+    expected -= {"ldapmfa_process_virtual_memory_bytes", "ldapmfa_process_start_time_seconds"}
+    assert expected <= names
+
+
+def test_queries_name_only_labels_that_there_are():
+    labels = {metric.name: set(metric.labels) for metric in ALL if metric.kind != "histogram"}
+    labels |= {f"{metric.name}_bucket": {*metric.labels, "le"} for metric in ALL if metric.kind == "histogram"}
+    labels["up"] = set()
+    for place, query in queries():
+        asked = promql.read(query)
+        for name, wanted in asked.selectors:
+            assert {label for label, _, _ in wanted} <= labels[name] | {"instance", "job"}, (place, name)
+        known = set().union(*(labels[name] for name, _ in asked.selectors))
+        assert asked.labels <= known | {"instance"}, place
+
+
+def test_every_alert_says_how_grave_it_is_and_leads_to_a_page():
+    for alert in alerts():
+        assert alert["labels"]["severity"] in {"warning", "critical"}
+        notes = alert["annotations"]
+        known = {"instance", *re.findall(r"[a-z]+", " ".join(promql.read(alert["expr"]).labels))}
+        for name, _ in promql.read(alert["expr"]).selectors:
+            known |= {label for metric in ALL if metric.name == name for label in metric.labels}
+        assert set(re.findall(r"\$labels\.(\w+)", notes["summary"])) <= known, alert["alert"]
+        page, _, anchor = notes["runbook"].partition("#")
+        headings = re.findall(r"^#+ (.+)$", (ROOT / page).read_text(), re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert not anchor or anchor in anchors, notes["runbook"]
+    assert len({alert["alert"] for alert in alerts()}) == len(alerts())
+
+
+def test_every_alert_is_in_the_documentation():
+    page = (ROOT / "docs/howto/monitor.md").read_text()
+    assert [alert["alert"] for alert in alerts() if f"`{alert['alert']}`" not in page] == []
 
 
 def test_names_are_as_prometheus_wants_them():

@@ -9,9 +9,11 @@ import urllib.error
 import urllib.request
 from types import SimpleNamespace
 
+import promql
 import pytest
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
-from system.proxy import Proxy
+from system.proxy import ROOT, Proxy
 from system.servers.common import free_port, wait_for
 from system.wire import Raw, bind, search
 
@@ -99,6 +101,28 @@ def test_A43_nothing_that_was_typed_is_shown(proxy):
     page = proxy.get("/metrics")[1]
     for word in (dn, "alice", password, "mallory", "EVIL", "hunter2", proxy.directory.service_dn):
         assert word not in page
+
+
+def test_the_dashboard_and_the_alerts_find_what_they_ask_for(slapd, tmp_path):
+    """Each of their selectors, in a proxy to which nothing has happened yet: an alert must not be silent for want of it."""
+    (tmp_path / "secret").write_text("x" * 64)
+    webhook = {"url": f"http://127.0.0.1:{free_port()}/", "secret_file": tmp_path / "secret"}
+    services, login = {"webhook": webhook}, 'factors = ["hotp", "webhook"]'
+    with Watched(slapd, tmp_path / "proxy", services=services, login=login, listen={"name": "vpn"}) as proxy:
+        wait_for(lambda: proxy.shown().get(("ldapmfa_ready",)) == 1, 10)
+        families = text_string_to_metric_families(proxy.get("/metrics")[1])
+        series = [(one.name, one.labels) for family in families for one in family.samples]
+    dashboard = json.loads((ROOT / "conf/grafana/ldapmfa.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    groups = yaml.safe_load((ROOT / "conf/prometheus/alerts.yml").read_text())["groups"]
+    queries += [rule["expr"] for group in groups for rule in group["rules"]]
+    missed = [
+        (name, wanted)
+        for query in queries
+        for name, wanted in promql.read(query.replace("$__rate_interval", "5m")).selectors
+        if name != "up" and not any(name == has and promql.matches(labels, wanted) for has, labels in series)
+    ]
+    assert missed == []
 
 
 def test_killing_a_worker_loses_no_count(slapd, tmp_path):
