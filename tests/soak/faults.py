@@ -19,7 +19,6 @@ import pyotp
 from fakes.webhook import APPROVED, Approvals
 from playbook import bind
 from system.servers.common import wait_for
-from system.servers.postgresql import PASSWORD, Postgresql
 
 from ldapmfa.core.secret import Secret
 from ldapmfa.factors.hotp import base32
@@ -40,15 +39,15 @@ def _no_mounts() -> str:
 
 
 async def kill_workers(stage: Stage) -> None:
-    """One of the two, each in its turn."""
+    """One of the two, each in its turn, when both listen."""
     for turn in range(stage.times(4)):
-        pids = await asyncio.to_thread(_two_workers, stage)
+        pids = await asyncio.to_thread(_two_workers, stage, turn)
         os.kill(pids[1 + turn % 2], signal.SIGKILL)
         await stage.lasts(3)
 
 
-def _two_workers(stage: Stage) -> dict[int, int]:
-    wait_for(lambda: len(stage.proxy.children()) == 2, 60)
+def _two_workers(stage: Stage, replaced: int) -> dict[int, int]:
+    wait_for(lambda: len(stage.proxy.logged("listening")) == 2 + replaced, 60)
     return stage.proxy.children()
 
 
@@ -110,65 +109,6 @@ async def _begin(other: sqlite3.Connection) -> None:
             await asyncio.sleep(0.001)
         else:
             return
-
-
-async def _postgresql(stage: Stage, *, standby: bool = False) -> dict[str, Any]:
-    """A cluster that flushes, and a standby without which it tells of no commit."""
-    durable = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
-    stage.cluster = Postgresql(**durable, **({"synchronous_standby_names": "standby"} if standby else {}))
-    stage.stack.push_async_callback(asyncio.to_thread, stage.cluster.stop)
-    await asyncio.to_thread(_started, stage, standby)
-    others = (stage.standby,) if standby else ()
-    return {"store_url": stage.cluster.url(stage.database, *others)}
-
-
-def _started(stage: Stage, standby: bool) -> None:
-    if not standby:
-        stage.database = stage.cluster.start().database()
-        return
-    stage.cluster.make()
-    waits = stage.cluster.settings.pop("synchronous_standby_names")
-    stage.cluster.run()
-    stage.cluster.sql(f"CREATE ROLE ldapmfa LOGIN CREATEDB PASSWORD '{PASSWORD}'")
-    stage.database = stage.cluster.database()
-    stage.standby = stage.cluster.standby(fsync="on", synchronous_commit="on", full_page_writes="on")
-    stage.stack.callback(stage.standby.stop)
-    wait_for(lambda: stage.cluster.sql("SELECT state FROM pg_stat_replication") == [("streaming",)], 30)
-    stage.cluster.configure("synchronous_standby_names", waits)
-
-
-async def _with_standby(stage: Stage) -> dict[str, Any]:
-    return await _postgresql(stage, standby=True)
-
-
-async def kill_postgresql(stage: Stage) -> None:
-    """All of its processes at once; it is started again after five seconds."""
-    _signal(stage, signal.SIGKILL)
-    await stage.lasts(5)
-    await asyncio.to_thread(stage.cluster.process.stop)
-    await asyncio.to_thread(stage.cluster.run)
-
-
-async def stop_postgresql(stage: Stage) -> None:
-    """None of its processes goes on; the connections live, and nobody answers."""
-    _signal(stage, signal.SIGSTOP)
-    try:
-        await stage.lasts(12)
-    finally:
-        _signal(stage, signal.SIGCONT)
-
-
-async def fail_over(stage: Stage) -> None:
-    """It is gone for good; after three seconds its standby takes over."""
-    _signal(stage, signal.SIGKILL)
-    await stage.lasts(3)
-    await asyncio.to_thread(stage.standby.promote)
-
-
-def _signal(stage: Stage, number: int) -> None:
-    for pid in stage.cluster.pids():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
 
 
 # -- the directory
@@ -347,10 +287,6 @@ FAULTS = (
     Fault("kill-proxy", "kill -9 of the proxy and its workers, three times; then a start", kill_all, proxy={"workers": 2}),
     Fault("disk-full", "no octet is left where the store lies, for 6 s", fill_disk, prepare=_small_disk, missing=_no_mounts),
     Fault("store-locked", "another process's transaction, for 3 s and for 8 s", lock_store),
-    Fault("postgresql-worker", "kill -9 of one of two workers, four times; PostgreSQL is the store", kill_workers, proxy={"workers": 2}, prepare=_postgresql),
-    Fault("postgresql-killed", "kill -9 of all of PostgreSQL; it is back after 5 s", kill_postgresql, prepare=_postgresql),
-    Fault("postgresql-hung", "none of PostgreSQL's processes goes on, for 12 s", stop_postgresql, prepare=_postgresql),
-    Fault("postgresql-standby", "kill -9 of all of PostgreSQL; its standby takes over after 3 s", fail_over, prepare=_with_standby),
     Fault("directory-hung", "the directory accepts and does not answer, for 15 s", hang_directory),
     Fault("directory-killed", "kill -9 of the directory; another one after 5 s", kill_directory),
     Fault("directory-slow", "each of its answers comes a second late, for 15 s", slow_directory, prepare=_middleman),

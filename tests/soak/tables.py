@@ -28,7 +28,7 @@ def cells(row: Row) -> tuple[str, ...]:
 def line(row: Row) -> str:
     """One row, as it is printed when its fault is over."""
     told = dict(zip(HEADS, cells(row), strict=True))
-    text = f"{told.pop('fault'):18}" + "  ".join(f"{name} {value}" for name, value in told.items())
+    text = f"{told.pop('fault'):20}" + "  ".join(f"{name} {value}" for name, value in told.items())
     why = row.skipped or row.notes.get("failed", "")
     mistakes = row.verdict.mistakes[:20] if row.verdict else []
     return "\n".join([f"{text}  {why}" if why else text, *(f"    {one}" for one in mistakes)])
