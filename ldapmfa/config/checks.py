@@ -22,6 +22,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 
+from ldapmfa.config.postgresql import DatabaseUrl, is_postgresql
 from ldapmfa.config.values import DirectoryUri, Endpoint, SrvUri, is_loopback, nearest
 from ldapmfa.core.identity import FLAGS
 from ldapmfa.wire import dn
@@ -384,10 +385,28 @@ def is_store_key(file: Path, _: ValidationInfo) -> None:
 
 @when_files_exist
 def has_place(url: str, _: ValidationInfo) -> None:
-    """The directory of an SQLite file exists."""
+    """The directory of an SQLite file exists, or the files that a PostgreSQL URL names."""
+    if is_postgresql(url):
+        for option, file in DatabaseUrl.parse(url).files.items():
+            try:
+                _octets(Path(file))
+            except ValueError as wrong:
+                raise ValueError(f"{option}: {wrong}") from None
     parent = os.path.dirname(sqlite_path(url))  # noqa: PTH120 - "" has none, while Path("") has one
     if parent and not os.path.isdir(parent):  # noqa: PTH112 - Path.is_dir raises where it may not look
         raise ValueError(f"there is no directory {parent}: create it, or name another")
+
+
+@when_read
+def only_postgresql(file: Path | None, info: ValidationInfo) -> None:
+    """A password belongs to a PostgreSQL URL that has none."""
+    url = info.data.get("url")
+    if file is None or url is None:
+        return
+    if not is_postgresql(url):
+        raise ValueError("store.url is a SQLite file, which has no password: remove this")
+    if DatabaseUrl.parse(url).password is not None:
+        raise ValueError("store.url holds a password already: take it out there")
 
 
 def sqlite_path(url: str) -> str:

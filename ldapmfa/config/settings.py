@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, Valid
 from ldapmfa.config import checks
 from ldapmfa.config.applications import Application, Rule, UserMatch
 from ldapmfa.config.audit import Audit
+from ldapmfa.config.postgresql import DatabaseUrl, is_postgresql
 from ldapmfa.config.tables import ServiceTable, Table
 from ldapmfa.config.values import (
     AttributeName,
@@ -230,13 +231,27 @@ class Store(Table):
         "sqlite:///state.db",
         repr=False,  # it may hold a password
     )
-    """The database, a SQLite file: behind three slashes relative to this file, behind four an absolute path."""
+    """The database. A SQLite file: behind three slashes relative to this file, behind four an absolute path. Or
+    PostgreSQL, which several nodes share: postgresql+asyncpg://USER@HOST/DATABASE, with ?host=A:5432&host=B:5432
+    instead of the host where one of several takes over. A server on another machine must show a certificate for its
+    name, by the authority in sslrootcert=FILE; ssl=verify-ca, require or disable ask for less."""
+    password_file: Annotated[File | None, checks.is_password, checks.only_postgresql] = Field(
+        None, examples=["/etc/ldapmfa/database.password"]
+    )
+    """The file that holds the password of the PostgreSQL user, a better place for it than the URL; it is read at each
+    connection, and a line end after it is ignored."""
     key_file: Annotated[File, checks.is_store_key] = Path("store.key")
     """The file with the key that seals secrets in the store, made by `ldapmfa init` with mode 0600; keep a copy apart
     from the database's."""
     migrate: Flag = True
     """Whether the schema is brought up to date at start; with false the program demands that it is, and stops
     otherwise."""
+
+    def password(self) -> Secret | None:
+        """The database's password, read again at each call, so that a changed file counts; OSError if it can't be."""
+        if self.password_file is not None:
+            return Secret(self.password_file.read_bytes().rstrip(b"\r\n"))
+        return DatabaseUrl.parse(self.url).password if is_postgresql(self.url) else None
 
     @property
     def sqlite_file(self) -> Path | None:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, Strict, ValidationInfo
 
+from ldapmfa.config.postgresql import DatabaseUrl, is_postgresql
 from ldapmfa.wire.dn import prepare
 
 #: What a path begins with that is a credential's (systemd.exec(5), LoadCredential=).
@@ -455,9 +456,15 @@ def _nameserver(text: str) -> str:
 
 
 def _store_url(url: str, info: ValidationInfo) -> str:
+    if is_postgresql(url):
+        DatabaseUrl.parse(url)
+        return url
     scheme, found, rest = url.partition("://")
     if not found or scheme.partition("+")[0] != "sqlite":
-        raise ValueError('must begin with sqlite:///, for example "sqlite:///state.db"')
+        raise ValueError(
+            'must begin with sqlite:///, for example "sqlite:///state.db", or with postgresql+asyncpg://, for example '
+            '"postgresql+asyncpg://ldapmfa@db.example.com/ldapmfa"'
+        )
     file, question, options = rest[1:].partition("?")
     if not rest.startswith("/") or file in {"", ":memory:"}:
         raise ValueError(

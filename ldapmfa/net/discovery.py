@@ -19,6 +19,7 @@ from typing import Any, Final
 from twisted.internet import defer
 from twisted.names import dns, error
 from twisted.names.client import Resolver
+from twisted.python.failure import Failure
 
 from ldapmfa.errors import DirectoryDown
 from ldapmfa.net.link import Server
@@ -62,6 +63,21 @@ class Answer:
     seconds: float
 
 
+class _Resolver(Resolver):
+    """Twisted's, for one question; it would ask for ever if what comes over TCP were cut off, too."""
+
+    def __init__(self, nameservers: list[tuple[str, int]], reactor: Any) -> None:
+        super().__init__(servers=nameservers, timeout=_PATIENCE, reactor=reactor)  # type: ignore[no-untyped-call]
+        self._by_tcp = False
+
+    def filterAnswers(self, message: Any) -> Any:
+        """The answer; by TCP if what came over UDP is cut off."""
+        if message.trunc and self._by_tcp:
+            return Failure(error.ResolverError("the answer is cut off"))
+        self._by_tcp = message.trunc
+        return super().filterAnswers(message)  # type: ignore[no-untyped-call]
+
+
 def is_below(host: str, domains: Iterable[str]) -> bool:
     """Whether `host` is one of `domains`, or below one."""
     return any(host == domain or host.endswith(f".{domain}") for domain in domains)
@@ -94,23 +110,25 @@ def read(records: Iterable[Any], srv: Srv) -> Answer | None:
 async def look_up(srv: Srv, reactor: Any, seconds: float, resolv_conf: Path = RESOLV_CONF) -> Answer:
     """Ask the DNS, for `seconds` at most. Raises DirectoryDown, which says why there is no answer."""
     nameservers = list(srv.nameservers or _of_the_machine(resolv_conf))
-    resolver = Resolver(servers=nameservers, timeout=_PATIENCE, reactor=reactor)
-    asked = resolver.lookupService(srv.name).asFuture(asyncio.get_running_loop())
+    resolver: Any = _Resolver(nameservers, reactor)
     try:
         async with Deadline(reactor, seconds):
-            answers, _, _ = await asked
+            answers, _, _ = await resolver.lookupService(srv.name).asFuture(asyncio.get_running_loop())
     except (error.DNSNameError, error.AuthoritativeDomainError):
         raise DirectoryDown(f"the DNS has no name {srv.name}") from None
     except (DeadlineExceeded, TimeoutError, defer.TimeoutError):
         raise DirectoryDown(f"no name server answered to {srv.name}") from None
     except Exception as failed:
         raise DirectoryDown(f"the DNS can't be asked for {srv.name}: {type(failed).__name__}") from failed
+    finally:
+        for connection in tuple(resolver.connections):  # over which what is too long for UDP came
+            connection.transport.loseConnection()
     found = read(answers, srv)
     if found is None:
         raise DirectoryDown(f"the DNS has no SRV record of the name {srv.name}")
     if found.strangers and not found.places:
         where = " or ".join(srv.domains)
-        raise DirectoryDown(f"the DNS names no host in {where} for {srv.name}, but {', '.join(found.strangers)}")
+        raise DirectoryDown(f"the DNS names no host in {where} for {srv.name}, but {', '.join(found.strangers[:3])}")
     return found
 
 

@@ -179,6 +179,7 @@ async def open_store(config: Config, *, migrate: bool | None = None) -> Store:
         wrong_codes=config.throttle.wrong_codes,
         lock_seconds=config.throttle.lock_seconds,
         longest_lock_seconds=config.throttle.longest_lock_seconds,
+        password=config.store.password,
     )
 
 
@@ -446,8 +447,10 @@ class LdapMfa(AsyncService):
             ports=dict(zip(names, self._ports, strict=True)),
             tallies={listener.name: listener.tally for listener in listeners},
             presented={listener.name: listener.tls for listener in listeners if listener.tls},
+            trail=self.trail,
+            clocks=self.clocks if self._first else None,
         )
-        self._kept(keep_looking(observed, figures, self._reactor))
+        self._kept(keep_looking(observed, figures, self._reactor, self._log))
         self._kept(keep_asking(store, figures, self._reactor))
         if self._memory is None:
             pages = Pages(

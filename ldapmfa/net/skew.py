@@ -82,6 +82,11 @@ class Clocks:
         self._says = says
         self._stepped = stepped
 
+    @property
+    def others(self) -> tuple[str, ...]:
+        """What the clocks are called that ours is compared with."""
+        return tuple(self._others)
+
     async def watch(self) -> None:
         """Until cancelled."""
         steps = Steps(self._now(), self._clock.seconds())

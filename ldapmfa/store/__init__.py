@@ -24,15 +24,16 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import delete, insert, or_, select, update
 
 from ldapmfa.audit import AccountChanged, Event, LoginEnded
+from ldapmfa.config.postgresql import DatabaseUrl, is_postgresql
 from ldapmfa.core.policy import Recall
 from ldapmfa.core.questions import CodeAnswer
 from ldapmfa.core.secret import Secret
 from ldapmfa.core.throttle import Failures, Limit
 from ldapmfa.errors import ConfigError, FactorDown
 from ldapmfa.factors import Credential, Match, NewCredential
-from ldapmfa.store import database, statements
+from ldapmfa.store import database, sqlite, statements
 from ldapmfa.store.blocks import FOREVER, Blocks, Cut
-from ldapmfa.store.database import Database
+from ldapmfa.store.database import BROKEN
 from ldapmfa.store.notices import Notice
 from ldapmfa.store.prompts import Begun, Grant, Guess, Place
 from ldapmfa.store.restoring import Restored, Restoring
@@ -68,7 +69,7 @@ from ldapmfa.store.schema import (
 from ldapmfa.store.seal import SealBroken
 from ldapmfa.store.trail import Events, Wanted
 from ldapmfa.store.tries import Counted, Tries
-from ldapmfa.store.writer import BROKEN, Call, Writer, down
+from ldapmfa.store.writer import Call, Writer, down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Select
 
     from ldapmfa.core.identity import Identity
+    from ldapmfa.store.database import Database
     from ldapmfa.store.seal import Seal
 
 __all__ = [
@@ -146,16 +148,16 @@ class Store(Events, Blocks, Tries, Restoring):
         lock_seconds: float = 900.0,
         longest_lock_seconds: float = 86400.0,
         backlog: int = 1000,
+        password: Callable[[], Secret | None] | None = None,
     ) -> Store:
         """Open the database, bringing its schema up to date, and check that the key file is the one it needs.
 
         `clock` gives seconds since the epoch; `wrong_codes` of an account in a row lock it for `lock_seconds`,
-        and for twice as long each time after that, up to `longest_lock_seconds`; `backlog` notes may wait. ConfigError:
-        the URL, the schema (if not to `migrate`) or the key file is wrong.
+        and for twice as long each time after that, up to `longest_lock_seconds`; `backlog` notes may wait; `password`
+        gives the database's, if it is not the URL's. ConfigError: the URL, the schema (if not to `migrate`) or the key
+        file is wrong.
         """
-        address = database.address(url)
-        database.create_file(address)
-        opened = Database(address)
+        opened = _database(url, password)
 
         def prepare(connection: Connection) -> None:
             with _OPENING:
@@ -185,8 +187,18 @@ class Store(Events, Blocks, Tries, Restoring):
         await self._database.close()
 
     async def database_time(self) -> float | None:
-        """What the database's own clock says, in seconds since the epoch; None: it goes by this machine's."""
-        return None
+        """The database's own clock, in seconds since the epoch; None: it has none but ours."""
+        try:
+            return await self._database.time()
+        except BROKEN as error:
+            raise down(error) from error
+
+    async def risks(self) -> list[str]:
+        """What of the database's own settings endangers what is kept in it, each with what to do."""
+        try:
+            return await self._database.risks()
+        except BROKEN as error:
+            raise down(error) from error
 
     # -- logins
 
@@ -660,6 +672,21 @@ def _count(rows: Sequence[Sequence[Any]]) -> int:
 
 def _columns(form: Pending) -> dict[str, str]:
     return {"directory": form.directory, "attribute": form.attribute, "value": form.value}
+
+
+def _database(url: str, password: Callable[[], Secret | None] | None) -> Database:
+    """The database of `url`. ConfigError: there is no such, or it can't be made."""
+    if not is_postgresql(url):
+        address = sqlite.address(url)
+        sqlite.create_file(address)
+        return sqlite.Sqlite(address)
+    from ldapmfa.store.postgresql import Postgresql  # noqa: PLC0415 - its driver is of no use with SQLite
+
+    try:
+        server = DatabaseUrl.parse(url)
+    except ValueError as wrong:
+        raise ConfigError([f"store.url: {wrong}"]) from None
+    return Postgresql(server, password or (lambda: server.password))
 
 
 def _check_canary(connection: Connection, seal: Seal) -> None:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from ldapmfa.store import statements
-from ldapmfa.store.database import Statement
+from ldapmfa.store.database import BROKEN, Statement
 from ldapmfa.store.notices import Notices
 from ldapmfa.store.rows import RememberedRow, fields, known_of, plain
 from ldapmfa.store.schema import ACCOUNTS, BYPASSES, CUTS, PROMPTS, REUSE, SENT_CODES
-from ldapmfa.store.writer import BROKEN, down
+from ldapmfa.store.writer import down
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ FOREVER: Final = math.inf
 CUT_SECONDS: Final = 86400.0
 
 _DROPPED: Final = (REUSE, BYPASSES, SENT_CODES, PROMPTS)
-_LAST_CUT: Final = Statement(select(func.coalesce(func.max(CUTS.c.id), bindparam("none"))))
+_LAST_CUT: Final = Statement(select(func.coalesce(func.max(CUTS.c.id), bindparam("none", type_=CUTS.c.id.type))))
 _CUTS_SINCE: Final = Statement(
     select(CUTS.c.id, CUTS.c.account_key).where(CUTS.c.id > bindparam("number")).order_by(CUTS.c.id)
 )
@@ -91,7 +91,8 @@ class Blocks(Notices):
             for table in _DROPPED:
                 call.write(delete(table).where(table.c.account_key == key))
             call.write(delete(CUTS).where(CUTS.c.at < now - CUT_SECONDS))
-            call.write(insert(CUTS).values(account_key=key, at=now))
+            call.write(insert(CUTS).values(account_key=key, at=now).inline())
+            call.tell()
             for way, body in notices:
                 self._add_notice(call, way, body, now)
             call.later(statements.ADD_CHANGE, **fields(change))
@@ -212,7 +213,12 @@ class Blocks(Notices):
 
     async def cuts_since(self, number: int) -> list[Cut]:
         """Whose connections are to end, by those that were said after `number`."""
+        number -= self._database.lost_numbers()
         return [Cut(*row) for row in await self._asked(_CUTS_SINCE, number=number)]
+
+    async def told_of_cuts(self) -> None:
+        """Wait until there may be cuts to look for: whoever cuts tells, where the database can; but see at times."""
+        await self._database.told()
 
     # -- below the verbs
 

@@ -1,34 +1,26 @@
-"""One SQLite file: its connections, its threads, and the schema brought up to date by Alembic.
+"""What the store asks of a database, whichever it is: which there are, and the schema brought up to date by Alembic.
 
-Promised here: commits are durable when they return (WAL, synchronous=FULL), writers queue for the lock instead of
-failing half-way (BEGIN IMMEDIATE, 5 s), the file is for its owner alone, and no exception shows a statement's
-parameters. The event loop waits neither for the lock nor for the disk: a busy database is asked again a little later, a
-COMMIT is a thread's, and so is every reading that may be long. What takes microseconds is done where it is asked for,
-for handing it to a thread and back would cost more than the work.
+Promised here: a transaction is durable when its block ends, and two that write never overlap, of whichever process or
+node they are. Not in here: how each of them keeps that (`sqlite`, `postgresql`).
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from functools import lru_cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from sqlalchemy import create_engine, event, inspect
+from sqlalchemy import inspect
 from sqlalchemy.dialects import sqlite
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
-
-from ldapmfa.errors import ConfigError, StoreDown
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
 
-    from sqlalchemy import ClauseElement, Connection, Engine, Executable, Row
-    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy import ClauseElement, Connection, Executable, Row
+    from sqlalchemy.engine import Dialect
 
 T = TypeVar("T")
 
@@ -36,35 +28,104 @@ T = TypeVar("T")
 HEAD: Final = "0003"
 #: Seconds a writer waits for another process's transaction.
 BUSY: Final = 5.0
-#: Seconds until a busy database is asked again: about what another process's commit takes.
-PAUSE: Final = 0.001
 
 
-def _mistake(text: str) -> ConfigError:
-    return ConfigError([f"store.url: {text}"])
+class StatementFailed(Exception):  # noqa: N818 - named as what is the case
+    """A statement was refused; another one may not be."""
 
 
-def address(url: str) -> URL:
-    """`url` with the driver we use; a bare absolute path is a SQLite file. ConfigError: it is no such file."""
-    if url.startswith("/"):
-        return URL.create("sqlite", database=url)
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise _mistake("is neither a path nor a URL such as sqlite:////var/lib/ldapmfa/state.db") from None
-    if parsed.get_backend_name() != "sqlite":
-        raise _mistake(f"{parsed.drivername} is not supported: use sqlite")
-    if parsed.database in (None, "", ":memory:"):
-        raise _mistake("needs a file: codes used up must survive a restart")
-    return parsed.set(drivername="sqlite")
+class TransactionLost(StatementFailed):
+    """The whole transaction is gone, or may be."""
 
 
-def create_file(url: URL) -> None:
-    """Make the file, if there is none, readable by its owner only: its journals inherit that."""
-    try:
-        os.close(os.open(str(url.database), os.O_RDWR | os.O_CREAT, 0o600))
-    except OSError as error:
-        raise _mistake(f"{url.database} can't be opened: {error.strerror}") from None
+#: What a driver, a disk or text that is no text raises.
+BROKEN: Final = (SQLAlchemyError, sqlite3.Error, StatementFailed, OSError, UnicodeError)
+#: Those that may have cost the transaction itself (SQLite rolls back by itself when the disk is full).
+GONE: Final = (
+    TransactionLost,
+    OperationalError,
+    InterfaceError,
+    InternalError,
+    sqlite3.OperationalError,
+    sqlite3.InterfaceError,
+    sqlite3.InternalError,
+)
+
+
+class Transaction(Protocol):
+    """What the calls that share a transaction do in it; all but `do` only within a `work` of `do`."""
+
+    async def do(self, work: Callable[[], T]) -> T:
+        """What `work` returns."""
+        ...
+
+    def read(self, query: Statement | Executable, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """The rows of `query`."""
+        ...
+
+    def write(self, statement: Statement | Executable, values: Mapping[str, Any]) -> int:
+        """Run `statement`; gives how many rows it found."""
+        ...
+
+    def write_all(self, statement: Executable, rows: list[dict[str, Any]]) -> None:
+        """Run `statement` for each of `rows`, of which there are some."""
+        ...
+
+    def write_each(self, statement: Statement, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Run `statement` for each of `rows`, of which there are some; nobody asks what it found."""
+        ...
+
+    def attempt(self, work: Callable[[], None]) -> bool:
+        """Do `work`; False, and as if it had not been, if it fails. GONE: all is lost."""
+        ...
+
+    def spoilt(self, error: Exception) -> bool:
+        """Whether nothing more can be done in the transaction after this error."""
+        ...
+
+    def tell(self) -> None:
+        """Wake those who wait for `Database.told`, in every process, when this is durable."""
+        ...
+
+
+class Database(Protocol):
+    """The connections to one database."""
+
+    async def prepare(self, work: Callable[[Connection], None]) -> None:
+        """Run `work` in a transaction, aside, and be ready for all else."""
+        ...
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """What is done in the block is durable after it, or, if anything was raised, has never been."""
+        ...
+
+    async def read(self, statement: Statement, **values: Any) -> list[tuple[Any, ...]]:
+        """The rows of a `statement` that takes microseconds."""
+        ...
+
+    async def rows(self, query: Executable) -> Sequence[Row[Any]]:
+        """The rows of a `query` that may take long."""
+        ...
+
+    async def told(self) -> None:
+        """Wait until some process tells that there may be something to look for; it may never, though there is."""
+        ...
+
+    async def time(self) -> float | None:
+        """The database's own clock, in seconds since the epoch; None: it has none but ours."""
+        ...
+
+    async def risks(self) -> list[str]:
+        """What of the database's own settings endangers what is kept in it, each with what to do."""
+        ...
+
+    def lost_numbers(self) -> int:
+        """How many of the numbers that were given last may be given again; it is asked once for each time they may."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the database, when what is under way has ended."""
+        ...
 
 
 def upgrade(connection: Connection, *, migrate: bool) -> None:
@@ -83,181 +144,33 @@ def upgrade(connection: Connection, *, migrate: bool) -> None:
 class Statement:
     """A statement for the driver: compiled from Core once, for executing it through Core takes longer than SQLite.
 
-    Its values must be such as the driver takes as they are; a JSON column is read as text, and written by Core.
+    Its values must be such as the drivers take as they are; a JSON column is read as text, and written by Core. `sql`
+    and `values` are SQLite's; see `compiled` for another database's.
     """
 
-    __slots__ = ("sql", "values")
+    __slots__ = ("core", "sql", "values")
 
     def __init__(self, core: ClauseElement) -> None:
-        compiled: Any = core.compile(dialect=sqlite.dialect(paramstyle="qmark"))
-        names: list[str] = compiled.positiontup
-        self.sql = str(compiled)
+        self.core = core
+        self.sql, names = _compiled(core, sqlite.dialect(paramstyle="qmark"))
         #: From values by name to those in the order of `sql`.
-        self.values: Callable[[Mapping[str, Any]], Sequence[Any]]
-        if len(names) == 1:
-            self.values = lambda row: (row[names[0]],)
-        else:
-            self.values = itemgetter(*names)
+        self.values: Callable[[Mapping[str, Any]], Sequence[Any]] = _in_order(names)
 
 
-def driver(connection: Connection) -> sqlite3.Connection:
-    """What lies below `connection`, in the same transaction."""
-    found = connection.connection.driver_connection
-    assert isinstance(found, sqlite3.Connection)  # noqa: S101 - for mypy; `address` lets nothing else in
-    return found
+@lru_cache(None)
+def compiled(statement: Statement, dialect: Dialect) -> tuple[str, Callable[[Mapping[str, Any]], Sequence[Any]]]:
+    """`statement` for `dialect`, and what puts its values in that order."""
+    sql, names = _compiled(statement.core, dialect)
+    return sql, _in_order(names)
 
 
-class Database:
-    """The connections to one file: one that writes, one that reads at once, one for readings that may be long."""
-
-    def __init__(self, url: URL) -> None:
-        self._engines = (_engine(url, writes=True), _engine(url, writes=False))
-        self._connections: list[Connection] = []
-        self._writing: Connection | None = None
-        self._at_once: sqlite3.Connection | None = None
-        self._closed = False
-        self._committer = ThreadPoolExecutor(1, "ldapmfa-commit")
-        self._reader = ThreadPoolExecutor(1, "ldapmfa-read")
-
-    async def prepare(self, work: Callable[[Connection], None]) -> None:
-        """Run `work` in a transaction, aside, and be ready for all else."""
-
-        def run() -> None:
-            connections = self._connections
-            connections += (engine.connect() for engine in self._engines)
-            writing, at_once = map(driver, connections)
-            writing.execute(f"PRAGMA busy_timeout={BUSY * 1000:.0f}")
-            writing.execute("BEGIN IMMEDIATE")
-            try:
-                work(connections[0])
-                writing.commit()
-            finally:
-                _let_go(connections[0])
-            # who asks on the event loop must be told at once
-            for connection in (writing, at_once):
-                connection.execute("PRAGMA busy_timeout=0")
-            self._writing, self._at_once = connections[0], at_once
-
-        await self._aside(self._committer, run)
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """What is done with the connection is durable after the block, or, if anything was raised, has never been."""
-        connection = _open(self._writing)
-        beneath = driver(connection)
-        try:
-            await _patiently(lambda: beneath.execute("BEGIN IMMEDIATE"))
-            yield connection
-        except BaseException:
-            _let_go(connection)
-            raise
-        # one who is cancelled from here on must leave the connection to the thread, which has it until it is closed
-        try:
-            await self._aside(self._committer, lambda: _commit(beneath))
-        except Exception:
-            _let_go(connection)
-            raise
-        _let_go(connection)
-
-    async def read(self, statement: Statement, **values: Any) -> list[tuple[Any, ...]]:
-        """The rows of a `statement` that takes microseconds."""
-        at_once = _open(self._at_once)
-        return await _patiently(lambda: at_once.execute(statement.sql, statement.values(values)).fetchall())
-
-    async def rows(self, query: Executable) -> Sequence[Row[Any]]:
-        """The rows of a `query` that may take long."""
-
-        def run() -> Sequence[Row[Any]]:
-            with self._engines[1].connect() as connection:
-                return connection.execute(query).all()
-
-        return await self._aside(self._reader, run)
-
-    async def close(self) -> None:
-        """Let go of the file, when the threads have finished what they are at."""
-        if self._closed:
-            return
-        self._closed = True
-        self._writing = self._at_once = None
-
-        def dispose() -> None:
-            for connection in self._connections:
-                connection.close()
-            # the last connection that is closed writes the journal back
-            for engine in self._engines:
-                engine.dispose()
-
-        await self._aside(self._reader, lambda: None)
-        await self._aside(self._committer, dispose)
-        self._reader.shutdown(wait=False)
-        self._committer.shutdown(wait=False)
-
-    @staticmethod
-    async def _aside(thread: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        try:
-            future = asyncio.get_running_loop().run_in_executor(thread, work)
-        except RuntimeError:
-            raise StoreDown("the store is closed") from None
-        return await future
+def _compiled(core: ClauseElement, dialect: Dialect) -> tuple[str, list[str]]:
+    compiled: Any = core.compile(dialect=dialect)
+    return str(compiled), list(compiled.positiontup)
 
 
-def _engine(url: URL, *, writes: bool) -> Engine:
-    engine = create_engine(
-        url,
-        hide_parameters=True,
-        pool_size=1 if writes else 2,
-        max_overflow=0,
-        # the driver must not begin transactions of its own; connections go from thread to thread, one at a time
-        connect_args={"isolation_level": None, "timeout": BUSY, "check_same_thread": False},
-    )
-    pragmas = ["foreign_keys=ON", "synchronous=FULL"]
-    pragmas += ["journal_mode=WAL", "busy_timeout=0"] if writes else ["query_only=ON"]
-
-    def prepare(connection: DBAPIConnection, _record: object) -> None:
-        cursor = connection.cursor()
-        for pragma in pragmas:
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    event.listen(engine, "connect", prepare)
-    return engine
-
-
-def _open(connection: T | None) -> T:
-    if connection is None:
-        raise StoreDown("the store is closed")
-    return connection
-
-
-def _commit(beneath: sqlite3.Connection) -> None:
-    """What waits for the disk, and nothing else: a thread gets hold of Python only when the event loop lets it go."""
-    beneath.commit()
-
-
-def _let_go(connection: Connection) -> None:
-    """Leave nothing of a transaction to the next one; what SQLAlchemy knows of it follows."""
-    beneath = driver(connection)
-    try:
-        if beneath.in_transaction:
-            beneath.rollback()
-    except sqlite3.Error:
-        connection.invalidate()
-    if connection.in_transaction():
-        connection.rollback()
-
-
-async def _patiently(ask: Callable[[], T]) -> T:
-    """What `ask` answers, which must not wait by itself, as soon as nobody else keeps the database busy."""
-    clock = asyncio.get_running_loop().time
-    deadline: float | None = None
-    while True:
-        try:
-            return ask()
-        except sqlite3.OperationalError as error:
-            # the low octet is the kind, the rest which of it; what Python itself complains of has none
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
-                raise
-            deadline = clock() + BUSY if deadline is None else deadline
-            if clock() >= deadline:
-                raise
-        await asyncio.sleep(PAUSE)
+def _in_order(names: Iterable[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
+    names = tuple(names)
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda row: [row[name] for name in names]

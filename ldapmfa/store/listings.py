@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import false, or_, select
 
 from ldapmfa.audit import AccountChanged, LoginEnded
+from ldapmfa.store.database import BROKEN
 from ldapmfa.store.rows import (
     AccountRow,
     FactorRow,
@@ -24,7 +25,7 @@ from ldapmfa.store.rows import (
     plain,
 )
 from ldapmfa.store.schema import ACCOUNTS, CHANGES, FACTORS, FORMS, LOGINS, NAMES, PENDING
-from ldapmfa.store.writer import BROKEN, down
+from ldapmfa.store.writer import down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

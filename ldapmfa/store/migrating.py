@@ -13,13 +13,20 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import column, func, select, table
 
 from ldapmfa.errors import ConfigError
+from ldapmfa.store.schema import METADATA
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
+_COLUMNS: Final = table(
+    "columns",
+    *(column(name) for name in ("table_schema", "table_name", "column_name", "data_type", "collation_name")),
+    schema="information_schema",
+)
 
 
 def upgrade(connection: Connection, *, migrate: bool) -> None:
@@ -41,3 +48,20 @@ def upgrade(connection: Connection, *, migrate: bool) -> None:
     attributes: dict[Any, Any] = config.attributes
     attributes["connection"] = connection
     command.upgrade(config, "head")
+    if connection.dialect.name == "postgresql":
+        _compare_octets(connection)
+
+
+def _compare_octets(connection: Connection) -> None:
+    """Let text be compared by its octets, as SQLite does, and not by rules that an operating system may change."""
+    ours = select(_COLUMNS.c.table_name, _COLUMNS.c.column_name).where(
+        _COLUMNS.c.table_schema == func.current_schema(),
+        _COLUMNS.c.table_name.in_(METADATA.tables),
+        _COLUMNS.c.data_type == "text",
+        _COLUMNS.c.collation_name.is_distinct_from("C"),
+    )
+    changes: dict[str, list[str]] = {}
+    for name, text in connection.execute(ours):
+        changes.setdefault(name, []).append(f'ALTER COLUMN "{text}" TYPE text COLLATE "C"')
+    for name, columns in changes.items():
+        connection.exec_driver_sql(f'ALTER TABLE "{name}" {", ".join(columns)}')

@@ -16,8 +16,9 @@ from ldapmfa.core.questions import Reused
 from ldapmfa.core.secret import Secret
 from ldapmfa.core.throttle import Failures, Limit
 from ldapmfa.store import statements
+from ldapmfa.store.database import BROKEN
 from ldapmfa.store.rows import Known, plain
-from ldapmfa.store.writer import BROKEN, Call, Writer, down
+from ldapmfa.store.writer import Call, Writer, down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -28,7 +28,7 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.postgresql import insert as upsert  # whose ON CONFLICT is SQLite's too
 
 from ldapmfa.store.database import Statement
 from ldapmfa.store.rows import HELD
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 def adding(table: Table) -> Insert:
     """Add a row of everything but a number that counts itself."""
     columns = [column.name for column in table.c if column.name != "id" or table is FACTORS]
-    return insert(table).values({name: bindparam(name) for name in columns})
+    return insert(table).values({name: bindparam(name) for name in columns}).inline()
 
 
 def _recall() -> Statement:
@@ -120,10 +120,8 @@ _ACCOUNT: Final = (
 _WAITS: Final = and_(
     PENDING.c.directory == FORMS.c.directory, PENDING.c.value == FORMS.c.value, PENDING.c.expires > bindparam("now")
 )
-#: The account as it was last seen, and its failures; locked against other processes until the commit.
-ACCOUNT: Final = Statement(
-    select(*_ACCOUNT).where(ACCOUNTS.c.key == bindparam("account_key")).with_for_update(of=ACCOUNTS)
-)
+#: The account as it was last seen, and its failures: so until the commit, for no other transaction writes meanwhile.
+ACCOUNT: Final = Statement(select(*_ACCOUNT).where(ACCOUNTS.c.key == bindparam("account_key")))
 #: The same, whether a factor waits for one of its forms (of whatever attribute), and its own factors for `rows.held`.
 ACCOUNT_AND_OWN: Final = Statement(
     select(
@@ -136,7 +134,6 @@ ACCOUNT_AND_OWN: Final = Statement(
     )
     .select_from(ACCOUNTS.outerjoin(FACTORS).outerjoin(RECOVERY_CODES))
     .where(ACCOUNTS.c.key == bindparam("account_key"))
-    .with_for_update(of=ACCOUNTS)
 )
 #: The factors that wait for one of an account's forms, for `rows.held`.
 WAITING: Final = Statement(
@@ -180,7 +177,7 @@ SET_LAST_LOGIN: Final = Statement(
 )
 #: Seconds by which `names.seen` may lag behind, so that most logins leave its page alone.
 SEEN: Final = 3600.0
-_ADD_NAME: Final = sqlite.insert(NAMES).values({column.name: bindparam(column.name) for column in NAMES.c})
+_ADD_NAME: Final = upsert(NAMES).values({column.name: bindparam(column.name) for column in NAMES.c})
 SET_NAME: Final = Statement(
     _ADD_NAME.on_conflict_do_update(
         index_elements=[NAMES.c.directory, NAMES.c.name],
@@ -204,7 +201,7 @@ RESEAL: Final = Statement(
 
 def _replacing(table: Table) -> Insert:
     """Add a row, or put it in the place of the one with its primary key."""
-    row = sqlite.insert(table).values({column.name: bindparam(column.name) for column in table.c})
+    row = upsert(table).values({column.name: bindparam(column.name) for column in table.c})
     keys = [column.name for column in table.primary_key]
     values = {column.name: row.excluded[column.name] for column in table.c if column.name not in keys}
     return row.on_conflict_do_update(index_elements=keys, set_=values)
@@ -340,7 +337,7 @@ def _tried() -> Statement:
 
 TRIED: Final = _tried()
 
-_ADD_TRY: Final = sqlite.insert(TRIES).values({column.name: bindparam(column.name) for column in TRIES.c})
+_ADD_TRY: Final = upsert(TRIES).values({column.name: bindparam(column.name) for column in TRIES.c})
 _LATER: Final = case((TRIES.c.expires > _ADD_TRY.excluded.expires, TRIES.c.expires), else_=_ADD_TRY.excluded.expires)
 _IN_WINDOW: Final = TRIES.c.since > bindparam("over")
 #: One more wrong password, in the window that it lies in, or as the first of a new one.
@@ -386,7 +383,7 @@ _OLD: Final = (
 FORGET_OLD_TRIES: Final = Statement(
     delete(TRIES).where(tuple_(TRIES.c.directory, TRIES.c.who, TRIES.c.source).in_(_OLD))
 )
-_ADD_RATE: Final = sqlite.insert(RATES).values(minute=bindparam("minute"), failures=literal_column("1"))
+_ADD_RATE: Final = upsert(RATES).values(minute=bindparam("minute"), failures=literal_column("1"))
 ADD_RATE: Final = Statement(
     _ADD_RATE.on_conflict_do_update(
         index_elements=[RATES.c.minute], set_={"failures": RATES.c.failures + literal_column("1")}

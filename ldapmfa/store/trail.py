@@ -16,11 +16,11 @@ from sqlalchemy import bindparam, delete, func, insert, literal_column, or_, sel
 
 from ldapmfa.audit import AccountChanged, LoginEnded
 from ldapmfa.store import statements
-from ldapmfa.store.database import Statement
+from ldapmfa.store.database import BROKEN, Statement
 from ldapmfa.store.listings import Listings
 from ldapmfa.store.rows import plain
 from ldapmfa.store.schema import BYPASSES, CHANGES, FACTORS, LOGINS, META, PENDING, REUSE, SENT_CODES
-from ldapmfa.store.writer import BROKEN, down
+from ldapmfa.store.writer import down
 
 if TYPE_CHECKING:
     from collections.abc import Callable

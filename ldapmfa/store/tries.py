@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ldapmfa.core.throttle import PasswordLimit, Tried, bare_name, without_marks
 from ldapmfa.store import statements
+from ldapmfa.store.database import BROKEN
 from ldapmfa.store.rows import plain
-from ldapmfa.store.writer import BROKEN, Call, Writer, down
+from ldapmfa.store.writer import Call, Writer, down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,25 +9,23 @@ on the event loop, a few at a time, so that whatever else happens there waits fo
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import defaultdict, deque
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, SQLAlchemyError
-
 from ldapmfa.errors import StoreDown
-from ldapmfa.store.database import Statement, driver
+from ldapmfa.store.database import BROKEN, GONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import Connection, Executable
+    from sqlalchemy import Executable
 
-    from ldapmfa.store.database import Database
+    from ldapmfa.store.database import Database, Statement, Transaction
 
-    Rows = defaultdict[Statement, list[Sequence[Any]]]
-    Note = tuple[Statement, Sequence[Any]]
+    Rows = defaultdict[Statement, list[Mapping[str, Any]]]
+    Note = tuple[Statement, Mapping[str, Any]]
 
 T = TypeVar("T")
 Work: TypeAlias = "Callable[[Call], T]"
@@ -37,18 +35,6 @@ Waiting: TypeAlias = "tuple[asyncio.Future[Any], Work[Any]]"
 BATCH: Final = 256
 #: Calls that are served without letting anybody else use the loop: well below a millisecond's worth.
 SLICE: Final = 16
-#: What a driver, a disk or text that is no text raises.
-BROKEN: Final = (SQLAlchemyError, sqlite3.Error, OSError, UnicodeError)
-#: Those that may have cost the transaction itself (SQLite rolls back by itself when the disk is full).
-_GONE: Final = (
-    OperationalError,
-    InterfaceError,
-    InternalError,
-    sqlite3.OperationalError,
-    sqlite3.InterfaceError,
-    sqlite3.InternalError,
-)
-
 
 def down(error: BaseException) -> StoreDown:
     """What callers see of `error`, which stays its cause."""
@@ -62,34 +48,34 @@ def down(error: BaseException) -> StoreDown:
 class Call:
     """One call's part of a transaction: what it reads and writes now, and rows that can wait for the commit."""
 
-    def __init__(self, connection: Connection, beneath: sqlite3.Connection) -> None:
+    def __init__(self, transaction: Transaction) -> None:
         self.wrote = False
         self.rows: list[Note] = []
-        self._connection = connection
-        self._beneath = beneath
+        self._transaction = transaction
 
     def read(self, query: Statement | Executable, **values: Any) -> Sequence[Sequence[Any]]:
         """The rows of `query`."""
-        if isinstance(query, Statement):
-            return self._beneath.execute(query.sql, query.values(values)).fetchall()
-        return self._connection.execute(query, values).all()
+        return self._transaction.read(query, values)
 
     def write(self, statement: Statement | Executable, **values: Any) -> int:
         """Run `statement`; gives how many rows it found."""
         self.wrote = True
-        if isinstance(statement, Statement):
-            return self._beneath.execute(statement.sql, statement.values(values)).rowcount
-        return int(self._connection.execute(statement, values).rowcount)
+        return self._transaction.write(statement, values)
 
     def write_all(self, statement: Executable, rows: list[dict[str, Any]]) -> None:
         """Run `statement` for each of `rows`."""
         self.wrote = True
         if rows:
-            self._connection.execute(statement, rows)
+            self._transaction.write_all(statement, rows)
 
     def later(self, statement: Statement, **row: Any) -> None:
         """Run `statement` for `row` before the commit, together with the same statement's rows of other calls."""
-        self.rows.append((statement, statement.values(row)))
+        self.rows.append((statement, row))
+
+    def tell(self) -> None:
+        """Wake those who wait for `Database.told`, in every process, when this is durable."""
+        self.wrote = True
+        self._transaction.tell()
 
 
 class _Spoiled(Exception):  # noqa: N818 - named as what is the case
@@ -130,7 +116,7 @@ class Writer:
         if self._closing or len(self._notes) >= self._backlog:
             self.dropped += 1
             return
-        self._notes.append((statement, statement.values(row)))
+        self._notes.append((statement, row))
         self._wake.set()
 
     @property
@@ -190,11 +176,9 @@ class Writer:
         """What became of each of `calls` in one transaction, an exception if it failed."""
         rows: Rows = defaultdict(list)
         try:
-            async with self._database.transaction() as connection:
-                beneath = driver(connection)
-                outcomes = await self._served(calls, connection, beneath, rows)
-                _flush(beneath, rows)
-                lost = self._write_notes(beneath, notes)
+            async with self._database.transaction() as transaction:
+                outcomes = await self._served(calls, transaction, rows)
+                lost = await transaction.do(lambda: _written(transaction, rows, notes))
         except _Spoiled as spoiled:
             if len(calls) > 1 or notes:
                 raise
@@ -206,22 +190,20 @@ class Writer:
         return outcomes
 
     @staticmethod
-    async def _served(
-        calls: list[Waiting], connection: Connection, beneath: sqlite3.Connection, rows: Rows
-    ) -> list[Any]:
+    async def _served(calls: list[Waiting], transaction: Transaction, rows: Rows) -> list[Any]:
         outcomes: list[Any] = []
         for number, (future, work) in enumerate(calls, 1):
             if future.done():
                 outcomes.append(None)
                 continue
-            call = Call(connection, beneath)
+            call = Call(transaction)
             try:
-                outcomes.append(work(call))
-            except _GONE:
+                outcomes.append(await transaction.do(partial(work, call)))
+            except GONE:
                 raise
             except Exception as error:
                 outcome = down(error) if isinstance(error, BROKEN) else error
-                if call.wrote:
+                if call.wrote or transaction.spoilt(error):
                     raise _Spoiled(outcome) from error
                 outcomes.append(outcome)
             else:
@@ -231,29 +213,18 @@ class Writer:
                 await asyncio.sleep(0)
         return outcomes
 
-    @staticmethod
-    def _write_notes(beneath: sqlite3.Connection, notes: list[Note]) -> int:
-        """Write the notes without endangering the calls; how many could not be written."""
-        if not notes:
-            return 0
-        rows: Rows = defaultdict(list)
-        for statement, row in notes:
-            rows[statement].append(row)
-        beneath.execute("SAVEPOINT notes")
-        try:
-            _flush(beneath, rows)
-        except _GONE:
-            raise
-        except BROKEN:
-            beneath.execute("ROLLBACK TO notes")
-            return len(notes)
-        else:
-            return 0
-        finally:
-            if beneath.in_transaction:
-                beneath.execute("RELEASE notes")
+
+def _written(transaction: Transaction, rows: Rows, notes: list[Note]) -> int:
+    """Write what waited for the commit, then the notes, which endanger nothing; how many could not be written."""
+    _flush(transaction, rows)
+    if not notes:
+        return 0
+    noted: Rows = defaultdict(list)
+    for statement, row in notes:
+        noted[statement].append(row)
+    return 0 if transaction.attempt(lambda: _flush(transaction, noted)) else len(notes)
 
 
-def _flush(beneath: sqlite3.Connection, rows: Rows) -> None:
-    for statement, parameters in rows.items():
-        beneath.executemany(statement.sql, parameters)
+def _flush(transaction: Transaction, rows: Rows) -> None:
+    for statement, each in rows.items():
+        transaction.write_each(statement, each)

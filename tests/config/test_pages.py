@@ -60,7 +60,7 @@ def test_the_example_is_all_comments_and_parses_when_uncommented():
 def test_the_example_loads_without_what_excludes_each_other(file):
     text = uncommented()
     for line in ("certificate = ", "key = ", "password = ", "require_tls = ", "secret = ", "secret_key = ", "token(_file)? = ", "api_key = ",
-                 "client_secret = ", "proxy = ", "(client_)?ca_file = ", "require_client_certificate = ", "srv_domains = ", "nameservers = "):
+                 'password_file = "/etc/ldapmfa/database', "client_secret = ", "proxy = ", "(client_)?ca_file = ", "require_client_certificate = ", "srv_domains = ", "nameservers = "):
         text = re.sub(rf"(?m)^{line}.*$", "", text)
     assert load(file(text), check_files=False)
 

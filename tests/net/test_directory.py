@@ -1,11 +1,14 @@
 """A directory of several servers: which is asked, what is kept of it, and who else is asked for an identity."""
 
 import asyncio
+import errno
 from dataclasses import replace
 
 import pytest
+from twisted.internet.error import ConnectBindError, ConnectionRefusedError  # noqa: A004 - Twisted's
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
 from twisted.test.iosim import ConnectionCompleter
 from world import ALICE, PASSWORD, SERVICE, bind, entry, frames, result
 
@@ -115,6 +118,21 @@ async def test_a_server_that_refuses_is_named_and_the_next_is_tried():
     await turn()
     ConnectionCompleter(reactor).succeedOnce()
     assert (await connecting).server is TWO
+
+
+@pytest.mark.parametrize(("number", "condition"), [(errno.EMFILE, "unknown"), (errno.ECONNREFUSED, "down")])
+async def test_a_server_is_down_by_its_own_doing_only(number, condition):
+    """Where we have no descriptor left, all servers would be."""
+    reactor, directory, _ = memory(ONE)
+    connecting = asyncio.ensure_future(directory.connect())
+    await turn()
+    kind = ConnectBindError if number == errno.EMFILE else ConnectionRefusedError
+    reactor.tcpClients[0][2].clientConnectionFailed(None, Failure(kind(number, "says the test")))
+    await turn()
+    reactor.advance(1)
+    with pytest.raises(DirectoryDown, match="can't be reached"):
+        await connecting
+    assert [state.condition for state in directory.states()] == [condition]
 
 
 async def test_a_connect_that_is_cancelled_leaves_no_link():

@@ -209,6 +209,20 @@ async def test_spare_links_of_a_server_that_went_down_serve_nobody_and_those_of_
     assert await spare_at() == [ONE]
 
 
+async def test_a_link_to_a_server_whose_turn_is_over_is_not_kept_for_another_login(house):
+    house.fails[ONE] = REFUSED
+    await house.begin()
+    client = house.client()
+    assert await client.log_in() == 0
+    assert house.bound_at() == [TWO]
+    house.fails.clear()
+    await house.pass_(12)
+    client.leave()
+    await house.pass_(0.5)
+    assert house.directory._spares._spare == []
+    assert house.links_open == 0
+
+
 async def test_a_client_that_binds_again_leaves_a_server_that_is_down(house):
     await house.begin()
     client = house.client()

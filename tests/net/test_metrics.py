@@ -4,8 +4,10 @@ import asyncio
 import json
 import math
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import promql
 import pytest
@@ -24,7 +26,7 @@ from ldapmfa.net.metrics.catalogue import ALL, Metric
 from ldapmfa.net.metrics.figures import Figures, Tally
 from ldapmfa.net.metrics.memory import Memory
 from ldapmfa.net.metrics.page import PageFactory, Pages, open_page
-from ldapmfa.net.metrics.readings import PATIENCE, Observed, _look_at, keep_asking, look
+from ldapmfa.net.metrics.readings import LOOK, PATIENCE, Observed, _look_at_servers, keep_asking, keep_looking, look
 from ldapmfa.net.metrics.totals import UNHEARD, totals, unready, unwell
 from ldapmfa.net.servers import Place
 
@@ -164,7 +166,9 @@ def test_every_figure_is_there_from_the_start():
     figures = Figures(Memory())
     services = {"duo": config.ServiceTable(kind="duo")}
     login = config.settings.Login(factors=("totp", "duo"))
-    figures.expect(settings(factors=services, login=login, application=(config.Application(name="vpn"),)))
+    trail = config.settings.Audit(to=("log", "file"), file="/var/log/ldapmfa/audit.jsonl")
+    application = (config.Application(name="vpn"),)
+    figures.expect(settings(factors=services, login=login, application=application, audit=trail))
     shown = lines(figures.memory)
     for metric in ALL:
         if metric.kind != "gauge" and metric not in catalogue.PROCESS:
@@ -294,6 +298,23 @@ class Port:
     connected = 1
 
 
+def outlet(name, written, dropped, failing, waiting):
+    return SimpleNamespace(name=name, written=written, dropped=dropped, failing=failing, waiting=waiting)
+
+
+async def test_what_can_not_be_looked_at_is_said_once_and_is_no_sign_of_death(house):
+    figures, logged = Figures(Memory()), []
+    house.error = lambda what, **fields: logged.append((what, fields))
+    looking = asyncio.ensure_future(keep_looking(SimpleNamespace(), figures, house.clock, house))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        house.clock.advance(LOOK)
+        assert unwell({"main": figures.memory}, time.monotonic()) == []
+    looking.cancel()
+    await asyncio.wait([looking])
+    assert [what for what, _ in logged] == ["bug"]
+
+
 async def test_a_look_writes_down_how_things_are(house):
     await house.open()
     house.client()
@@ -301,10 +322,14 @@ async def test_a_look_writes_down_how_things_are(house):
     observed = Observed(
         house.store, house.budget, house.clients, [1, 2], {"duo": Guarded()}, {"default": house.directory}, {"test": Port()},
         {"test": house.listener.tally}, {},
+        SimpleNamespace(outlets=[outlet("file", 40, 3, "disk full", 7), outlet("syslog", 0, 0, None, 0)]),
+        SimpleNamespace(
+            others=("database", "directory/default"), offsets={"database": -1.5}, alarmed={"database"}, steps=2
+        ),
     )
     look(observed, figures)
     shown = lines(figures.memory)
-    assert figures.memory.pulse
+    assert 'ldapmfa_clock_ahead_seconds{of="directory/default"}' not in shown, "nobody could ask it"
     expected = {
         "ldapmfa_clients": 1,
         "ldapmfa_clients_limit": house.budget.connections,
@@ -317,7 +342,16 @@ async def test_a_look_writes_down_how_things_are(house):
         'ldapmfa_directory_spare_links{directory="default"}': 0,
         'ldapmfa_listening{listener="test"}': 1,
         'ldapmfa_connections_total{listener="test"}': 1,
-        "ldapmfa_audit_dropped_total": 0,
+        'ldapmfa_audit_dropped_total{to="store"}': 0,
+        'ldapmfa_audit_dropped_total{to="file"}': 3,
+        'ldapmfa_audit_written_total{to="file"}': 40,
+        'ldapmfa_audit_waiting{to="file"}': 7,
+        'ldapmfa_audit_up{to="file"}': 0,
+        'ldapmfa_audit_up{to="syslog"}': 1,
+        "ldapmfa_clock_set_total": 2,
+        'ldapmfa_clock_ahead_seconds{of="database"}': -1.5,
+        'ldapmfa_clock_differs{of="database"}': 1,
+        'ldapmfa_clock_differs{of="directory/default"}': 0,
     }
     assert {series: shown[series] for series in expected} == expected
 
@@ -327,7 +361,7 @@ async def test_servers_come_and_go_and_are_not_measured_any_more(house):
     servers = house.directory._servers
 
     def seen():
-        _look_at(house.directory, "default", figures)
+        _look_at_servers(house.directory, "default", figures)
         shown = lines(figures.memory)
         return {series.split('server="')[1][:-2]: up for series, up in shown.items() if series.startswith("ldapmfa_directory_up{")}
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pyotp
 import pytest
+from system.servers.common import wait_for
+from system.servers.postgresql import Connection, Postgresql, aside
 
 from ldapmfa.audit import AccountChanged, LoginEnded
 from ldapmfa.core.identity import Identity
@@ -62,6 +64,7 @@ class World:
     now: float = 1_700_000_000.0
     stores: list = field(default_factory=list)
     evaluated: int = 0
+    cluster: Postgresql | None = None
 
     async def open(self, **options):
         store = await Store.open(
@@ -113,9 +116,19 @@ class World:
     async def enrol(self, store, owner=ALICE, new=None):
         return await store.enrol(owner, new or totp(), "phone", self.change())
 
+    @property
+    def postgresql(self):
+        """Whether it is."""
+        return self.cluster is not None
+
     @contextmanager
     def sql(self):
         """The database behind the store's back."""
+        if self.cluster is not None:
+            with closing_connection(Connection(self.cluster, self.url.rpartition("/")[2])) as connection:
+                yield connection
+                connection.commit()
+            return
         with closing_connection(sqlite3.connect(self.url.removeprefix("sqlite:///"))) as connection:
             yield connection
             connection.commit()
@@ -131,15 +144,60 @@ def seal(key_file):
     return Seal.create(key_file, entropy=os.urandom)
 
 
-@pytest.fixture(params=["sqlite"])
-def url(request, tmp_path):
-    """PostgreSQL joins here."""
-    return f"sqlite:///{tmp_path}/state.db"
+@pytest.fixture(scope="session")
+def postgresql():
+    cluster = Postgresql()
+    try:
+        yield cluster.start()
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def migrated(postgresql):
+    """A database with all tables, and nothing in them: making those takes a second."""
+    from ldapmfa.config.postgresql import DatabaseUrl
+    from ldapmfa.store import database
+    from ldapmfa.store.postgresql import Postgresql as Opened
+
+    name = postgresql.database()
+
+    async def make():
+        opened = Opened(DatabaseUrl.parse(postgresql.url(name)), lambda: DatabaseUrl.parse(postgresql.url(name)).password)
+        await opened._prepare(lambda connection: database.upgrade(connection, migrate=True))
+
+    aside(make)
+    wait_for(lambda: postgresql.sql("SELECT count(*) FROM pg_stat_activity WHERE datname = $1", name) == [(0,)])
+    return name
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def kind(request):
+    """Each test runs with both, unless its module or itself names one."""
+    return request.param
 
 
 @pytest.fixture
-def world(url, key_file, seal):
-    return World(url, key_file, seal)
+def world(request, kind, key_file, seal, tmp_path):
+    if kind == "sqlite":
+        yield World(f"sqlite:///{tmp_path}/state.db", key_file, seal)
+        return
+    cluster = request.getfixturevalue("postgresql")
+    template = "template0" if request.node.get_closest_marker("no_tables") else request.getfixturevalue("migrated")
+    name = cluster.database(template)
+    try:
+        yield World(cluster.url(name), key_file, seal, cluster=cluster)
+    finally:
+        cluster.drop(name)
+
+
+@pytest.fixture
+def url(world):
+    return world.url
+
+
+only_sqlite = pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+only_postgresql = pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 
 
 @pytest.fixture

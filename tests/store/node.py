@@ -15,21 +15,29 @@ from pathlib import Path
 from ldapmfa.audit import LoginEnded
 from ldapmfa.core.identity import Identity
 from ldapmfa.factors.totp import Totp
-from ldapmfa.store import Store, database
+from ldapmfa.store import Store, postgresql, sqlite
 from ldapmfa.store.seal import Seal
 from ldapmfa.wire import dn
 
 
 def hang(when):
-    commit = database._commit
+    commit, commits = sqlite._commit, postgresql._commit
 
     def hanging(beneath):
         if when == "after":
             commit(beneath)
+        hang()
+
+    async def hangs(line, limit):
+        if when == "after":
+            await commits(line, limit)
+        hang()
+
+    def hang():
         print("hanging", flush=True)
         threading.Event().wait()
 
-    database._commit = hanging
+    sqlite._commit, postgresql._commit = hanging, hangs
 
 
 async def main(url, key_file, now, identity, codes):

@@ -18,15 +18,21 @@ from sqlalchemy.exc import DatabaseError
 
 from ldapmfa.core.policy import Recall
 from ldapmfa.errors import ConfigError, StoreDown
-from ldapmfa.store import database, migrating
+from ldapmfa.store import database, migrating, sqlite
 from ldapmfa.store.schema import METADATA
 from ldapmfa.store.seal import Seal
+
+
+@pytest.fixture(params=["sqlite"])
+def kind(request):
+    """In tests/store/test_postgresql.py it is the other one."""
+    return request.param
 
 
 def connections(opened):
     """What lies below the three of them: writing, for long readings, and for those at once."""
     with opened._engines[1].connect() as long:
-        return database.driver(opened._writing), database.driver(long), opened._at_once
+        return sqlite.driver(opened._writing), sqlite.driver(long), opened._at_once
 
 
 @pytest.mark.parametrize(
@@ -38,15 +44,15 @@ def connections(opened):
     ],
 )
 def test_urls(url, expected):
-    assert str(database.address(url)) == expected
+    assert str(sqlite.address(url)) == expected
 
 
 @pytest.mark.parametrize(
-    "url", ["", "state.db", "mysql://u:hunter2@h/d", "sqlite://", "sqlite:///:memory:", "sqlite:/x", "postgresql://u:hunter2@h/d"]
+    "url", ["", "state.db", "mysql://u:hunter2@h/d", "sqlite://", "sqlite:///:memory:", "sqlite:/x", "postgres//u:hunter2@h/d"]
 )
 def test_urls_that_will_not_do(url):
     with pytest.raises(ConfigError, match=r"^store\.url: ") as caught:
-        database.address(url)
+        sqlite.address(url)
     assert "hunter2" not in str(caught.value)
 
 
@@ -76,8 +82,8 @@ async def test_the_pragmas(world):
 async def test_writers_take_the_lock_at_once(world):
     store = await world.open()
     other = await world.open()
-    async with store._database.transaction() as connection:
-        assert connection.execute(text("PRAGMA user_version")).scalar_one() == 0
+    async with store._database.transaction() as transaction:
+        assert transaction.read(text("PRAGMA user_version"), {}) == [(0,)]
         with world.sql() as sql:
             sql.execute("PRAGMA busy_timeout=1")
             with pytest.raises(sqlite3.OperationalError, match="locked"):
@@ -88,8 +94,8 @@ async def test_writers_take_the_lock_at_once(world):
 
 async def test_the_migrations_make_the_schema(world):
     store = await world.open()
-    async with store._database.transaction() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+    async with store._database.transaction() as transaction:
+        context = MigrationContext.configure(transaction._connection, opts={"compare_type": True})
         assert compare_metadata(context, METADATA) == []
 
 
@@ -211,7 +217,7 @@ async def test_a_reading_that_is_busy_is_asked_again_and_the_loop_goes_on(world)
 
 async def test_a_reading_that_stays_busy_is_a_broken_store(world, monkeypatch):
     store = await world.open()
-    monkeypatch.setattr(database, "BUSY", 0.02)
+    monkeypatch.setattr(sqlite, "BUSY", 0.02)
     store._database._at_once = Busy(10**9)
     with pytest.raises(StoreDown):
         await store.recall("ad", "alice")
@@ -279,12 +285,12 @@ async def test_a_connection_that_can_not_even_roll_back_is_replaced(world, fails
 
     writing.set_authorizer(refuse)
     with pytest.raises((sqlite3.DatabaseError, DatabaseError, ZeroDivisionError)):
-        async with store._database.transaction() as connection:
-            database.driver(connection).execute("DELETE FROM meta")
+        async with store._database.transaction() as transaction:
+            transaction._beneath.execute("DELETE FROM meta")
             if fails == "ROLLBACK":
                 raise ZeroDivisionError
-    async with store._database.transaction() as connection:
-        beneath = database.driver(connection)
+    async with store._database.transaction() as transaction:
+        beneath = transaction._beneath
         assert beneath is not writing
         assert beneath.execute("PRAGMA busy_timeout").fetchone() == (0,), "the loop must not wait for it either"
         assert beneath.execute("SELECT count(*) FROM meta").fetchone() == (1,)

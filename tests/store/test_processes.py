@@ -88,6 +88,7 @@ async def test_a20_wrong_codes_count_together_in_two_processes(world, alice):
     assert (await world.verify(store, world.code())).result == "locked"
 
 
+@pytest.mark.no_tables
 async def test_two_processes_may_open_a_new_database_at_once(world, alice):
     answers = await run(world, alice, ["000000"], ["000000"], ["000000"])
     assert [answer["results"] for answer in answers] == [["not-enrolled"]] * 3

@@ -7,6 +7,7 @@ from ipaddress import ip_network
 
 import pytest
 from sqlalchemy.dialects import sqlite
+from store.conftest import only_sqlite
 
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import StoreDown
@@ -147,6 +148,7 @@ class TestSearching:
         assert await found(store, name="*", equal={"actor": "ann"}) == []
         assert await found(store, client=ip_network("0.0.0.0/0"), equal={"actor": "ann"}) == []
 
+    @only_sqlite
     async def test_each_page_is_found_by_an_index(self, world):
         await world.open()
         times, accounts = Wanted(since=1.0, until=9.0), Wanted(accounts=frozenset({"x"}))
@@ -214,6 +216,7 @@ class TestForgetting:
         assert len(left) == 5
         assert await store.oldest_event() == world.now - 1
 
+    @only_sqlite
     async def test_what_is_old_is_found_by_an_index(self, world):
         await world.open()
         for table in (LOGINS, CHANGES):
@@ -334,6 +337,7 @@ class TestAClockThatIsSet:
         assert await store.clock_was_set_back() == 0
 
 
+@only_sqlite
 async def test_a_file_has_no_clock_but_the_machines(world):
     assert await (await world.open()).database_time() is None
 

@@ -11,12 +11,18 @@ from sqlalchemy.exc import OperationalError
 
 from ldapmfa.core.policy import Recall
 from ldapmfa.errors import StoreDown
-from ldapmfa.store import database
+from ldapmfa.store import sqlite
 from ldapmfa.store.database import Statement
 from ldapmfa.store.schema import META
 from ldapmfa.store.writer import SLICE
 
 ADD = Statement(insert(META))
+
+
+@pytest.fixture(params=["sqlite"])
+def kind(request):
+    """How batches are made is the same for all."""
+    return request.param
 
 
 def adding(name, *, then=None):
@@ -35,7 +41,7 @@ async def names(store):
 
 def beneath(store):
     """The driver's connection that writes."""
-    return database.driver(store._database._writing)
+    return sqlite.driver(store._database._writing)
 
 
 @pytest.fixture
@@ -60,14 +66,14 @@ def hanging(monkeypatch):
         async def until_begun(self):
             assert await asyncio.to_thread(self.begun.wait, 20)
 
-    disk, commit = Hanging(), database._commit
+    disk, commit = Hanging(), sqlite._commit
 
     def hangs(beneath):
         disk.begun.set()
         assert disk.let_go.wait(20)
         commit(beneath)
 
-    monkeypatch.setattr(database, "_commit", hangs)
+    monkeypatch.setattr(sqlite, "_commit", hangs)
     yield disk
     disk.let_go.set()
 
@@ -383,7 +389,7 @@ async def test_notes_survive_a_call_that_spoiled_their_transaction(world):
 
 async def test_another_process_holding_the_lock_for_long_is_a_broken_store(world, monkeypatch):
     store = await world.open()
-    monkeypatch.setattr(database, "BUSY", 0.05)
+    monkeypatch.setattr(sqlite, "BUSY", 0.05)
     with world.sql() as sql:
         sql.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreDown):
@@ -402,4 +408,4 @@ async def test_many_calls_are_served_in_batches(world):
 def test_a_statement_takes_its_values_by_name_in_any_order():
     assert ADD.values({"value": b"v", "name": "n"}) == ("n", b"v")
     one = Statement(select(META.c.value).where(META.c.name == bindparam("which")))
-    assert one.values({"which": "n", "other": 1}) == ("n",)
+    assert one.values({"which": "n", "other": 1}) == ["n"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from system.servers.ds389 import Ds389
+from system.servers.postgresql import Postgresql
 from system.servers.samba import Samba
 from system.servers.slapd import Slapd
 
@@ -53,6 +54,12 @@ def slapd10k(tmp_path_factory) -> Iterator[Slapd]:
 def ds389(tmp_path_factory, server_cache) -> Iterator[Ds389]:
     """389 Directory Server with 1,500 bulk users and a size limit of 1,000."""
     yield from running(Ds389(tmp_path_factory.mktemp("ds389"), server_cache))
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Postgresql]:
+    """PostgreSQL, for databases of the tests' own."""
+    yield from running(Postgresql())
 
 
 def running(server):

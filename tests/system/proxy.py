@@ -80,6 +80,9 @@ class Proxy:
     environment: dict = field(default_factory=dict)
     tokens: dict = field(default_factory=dict)
     host: str = "127.0.0.1"
+    store_url: str = "sqlite:///state.db"
+    store_key: bytes | None = None
+    """Of the store that several nodes share."""
 
     def __enter__(self):
         self.path.mkdir(parents=True, exist_ok=True)
@@ -100,7 +103,7 @@ class Proxy:
             tables += ["[directory.service_account]", *(f"{key} = {json.dumps(value)}" for key, value in account.items())]
         if self.workers > 1:
             tables += ["[service]", f"workers = {self.workers}"]
-        tables += ["[store]", 'url = "sqlite:///state.db"', 'key_file = "store.key"', "[login]", self.login]
+        tables += ["[store]", f"url = {json.dumps(self.store_url)}", 'key_file = "store.key"', "[login]", self.login]
         tables += ["[throttle]", self.throttle]
         for name, table in self.services.items():
             tables += [f"[factors.{name}]", *(f"{key} = {json.dumps(value, default=str)}" for key, value in table.items())]
@@ -111,7 +114,10 @@ class Proxy:
         if self.text:
             text = self.text.format(port=self.port, uri=self.directory.uri)
         self.config.write_text(text)
-        if not (self.path / "store.key").exists():
+        if self.store_key is not None:
+            (self.path / "store.key").write_bytes(self.store_key)
+            (self.path / "store.key").chmod(0o600)
+        elif not (self.path / "store.key").exists():
             Seal.create(self.path / "store.key", entropy=os.urandom)
         self.log = self.path / "proxy.log"
         self.start()
@@ -150,9 +156,8 @@ class Proxy:
 
         async def run():
             seal = Seal(self.path / "store.key", entropy=os.urandom)
-            store = await Store.open(
-                f"sqlite:///{self.path}/state.db", seal, clock=time.time, normalise_dn=dn.normalise
-            )
+            url = self.store_url.replace("sqlite:///state.db", f"sqlite:///{self.path}/state.db")
+            store = await Store.open(url, seal, clock=time.time, normalise_dn=dn.normalise)
             try:
                 return await work(store)
             finally:

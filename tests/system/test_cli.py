@@ -13,6 +13,8 @@ import ldap3
 import pytest
 from cli.program import Program, code_of
 from system.servers.common import free_port, make_certificates
+from system.servers.nameserver import NameServer
+from twisted.names import dns
 
 from ldapmfa.wire import ber, ldap
 
@@ -249,6 +251,21 @@ class TestCheckConfigOnline:
         assert ran.code == 3
         assert len(ran.errors) == 2
         assert "can't be looked up" in ran.errors[1]
+
+    def test_every_server_that_the_dns_names_is_tried(self, verbatim, slapd):
+        with NameServer() as names:
+            names.records = [(0, 100, 389, "dc1.example.test"), (0, 100, 389, "dc2.example.test")]
+            more = f'nameservers = ["127.0.0.1:{names.port}"]'
+            self.change(verbatim, f'"{slapd.uri}"]', f'"ldap+srv://example.test"]\n{more}')
+            ran = verbatim.child("check-config", "--online", "--json")
+            assert ran.code == 3
+            assert [f"the name dc{number}.example.test can't be looked up" in ran.errors[number - 1] for number in (1, 2)]
+            names.says = dns.ENAME
+            ran = verbatim.child("check-config", "--online", "--json")
+            assert ran.code == 3
+            assert "directory.uris: the DNS has no name _ldap._tcp.example.test" in ran.errors[0]
+        ran = verbatim.child("check-config", "--json")
+        assert "passwords go to whatever host the DNS names for _ldap._tcp.example.test" in ran.json["warnings"][0]
 
     def test_a_wrong_service_account_is_a_mistake(self, with_service_account):
         (with_service_account.directory / "password").write_text("N0t-the-password")

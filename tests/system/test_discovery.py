@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 from system.servers.common import wait_for
+from system.servers.nameserver import NAME, NameServer
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IHostnameResolver
 from twisted.names import dns
 from zope.interface import implementer
@@ -22,55 +25,6 @@ from ldapmfa.net import discovery, service
 from ldapmfa.net.discovery import Srv, look_up
 from ldapmfa.net.link import Server
 from ldapmfa.net.names import Names
-
-NAME = "_ldap._tcp.example.test"
-
-
-class NameServer:
-    """Answers SRV questions with `records`, (priority, weight, port, host); `says` may be a DNS error, or "nothing"."""
-
-    def __init__(self):
-        self.records, self.says, self.ttl = [], dns.OK, 1
-        self.asked = 0
-
-    def __enter__(self):
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
-        self.thread = threading.Thread(target=self.serve, daemon=True)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.socket.sendto(b"", ("127.0.0.1", self.port))
-        self.thread.join()
-        self.socket.close()
-
-    @property
-    def where(self):
-        return (("127.0.0.1", self.port),)
-
-    def serve(self):
-        while True:
-            data, who = self.socket.recvfrom(512)
-            if not data:
-                return
-            question = dns.Message()
-            question.fromStr(data)
-            self.asked += 1
-            if self.says == "nothing":
-                continue
-            if self.says == "garbage":
-                self.socket.sendto(data[:2] + b"\xff" * 40, who)
-                continue
-            answer = dns.Message(question.id, answer=1, rCode=self.says)
-            answer.queries = question.queries
-            if self.says == dns.OK and question.queries[0].type == dns.SRV:
-                answer.answers = [
-                    dns.RRHeader(NAME, dns.SRV, dns.IN, self.ttl, dns.Record_SRV(*numbers, host, self.ttl))
-                    for *numbers, host in self.records
-                ]
-            self.socket.sendto(answer.toStr(), who)
 
 
 @pytest.fixture
@@ -110,6 +64,37 @@ async def test_no_answer_says_why(names, says, records, why):
     with pytest.raises(DirectoryDown, match=why):
         await look_up(srv(names), reactor, 0.3)
     await asyncio.sleep(0.01)
+
+
+async def test_many_servers_come_by_tcp_and_the_connection_is_closed(names):
+    names.says = "too long"
+    names.records = [(0, 100, 389, f"dc{number}.a-site-with-a-long-name.example.test") for number in range(40)]
+    with ThreadPoolExecutor(1) as pool:
+        closed = pool.submit(names.answer_by_tcp)
+        await asyncio.sleep(0.1)
+        answer = await look_up(srv(names), reactor, 5)
+        assert len(answer.places) == 40
+        assert await asyncio.wrap_future(closed)
+
+
+async def test_a_name_server_that_cuts_off_what_comes_by_tcp_is_not_asked_for_ever(names):
+    names.says = "cut off"
+    names.records = [(0, 100, 389, f"dc{number}.a-site-with-a-long-name.example.test") for number in range(40)]
+    with ThreadPoolExecutor(1) as pool:
+        closed = pool.submit(names.answer_by_tcp)
+        await asyncio.sleep(0.1)
+        with pytest.raises(DirectoryDown, match="can't be asked"):
+            await look_up(srv(names), reactor, 5)
+        assert await asyncio.wrap_future(closed), "it was asked again"
+
+
+async def test_no_descriptor_is_left_for_a_question(names, monkeypatch):
+    def none_left(*_arguments, **_options):
+        raise CannotListenError("", 0, OSError(errno.EMFILE, "too many open files"))
+
+    monkeypatch.setattr(reactor, "listenUDP", none_left)
+    with pytest.raises(DirectoryDown, match="can't be asked"):
+        await look_up(srv(names), reactor, 5)
 
 
 async def test_nobody_is_there(names):

@@ -1,9 +1,12 @@
 """The figures and the health of a running proxy, of one process and of several, as Prometheus and HAProxy see them."""
 
 import contextlib
+import csv
+import io
 import json
 import os
 import signal
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -14,7 +17,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from system.proxy import ROOT, Proxy
-from system.servers.common import free_port, wait_for
+from system.servers.common import Process, free_port, wait_for
 from system.wire import Raw, bind, search
 
 from ldapmfa.net.metrics import catalogue
@@ -26,6 +29,7 @@ class Watched(Proxy):
     def __enter__(self):
         self.page = free_port()
         self.extra += f'\n[metrics]\nendpoint = "tcp:{self.page}:interface=127.0.0.1"\n'
+        self.extra += '[audit]\nto = ["log", "file"]\nfile = "audit.jsonl"\n'
         return super().__enter__()
 
     def get(self, path):
@@ -81,6 +85,7 @@ def test_every_figure_is_shown(proxy):
     wait_for(lambda: ("ldapmfa_store_up",) in proxy.shown(), 10)
     names = {key[0] for key in proxy.shown()}
     without = {"ldapmfa_failed_open_total", "ldapmfa_breaker"}  # there is no service
+    without |= {"ldapmfa_clock_ahead_seconds"}  # nor a clock that could be asked
     expected = {metric.name + "_count" * (metric.kind == "histogram") for metric in catalogue.ALL}
     assert expected - without <= names
     processes = {key[1] for key in proxy.shown() if key[0] == "ldapmfa_process_open_fds"}
@@ -120,9 +125,47 @@ def test_the_dashboard_and_the_alerts_find_what_they_ask_for(slapd, tmp_path):
         (name, wanted)
         for query in queries
         for name, wanted in promql.read(query.replace("$__rate_interval", "5m")).selectors
-        if name != "up" and not any(name == has and promql.matches(labels, wanted) for has, labels in series)
+        if name not in {"up", "ldapmfa_clock_ahead_seconds"}  # no other clock can be asked
+        and not any(name == has and promql.matches(labels, wanted) for has, labels in series)
     ]
     assert missed == []
+
+
+def test_haproxy_as_documented_takes_who_is_ready_and_nobody_else(proxy, tmp_path):
+    page = (ROOT / "docs/howto/monitor.md").read_text()
+    backend = page.split("```text\nbackend ldapmfa\n")[1].split("```")[0]
+    nobody = SimpleNamespace(uri=f"ldap://127.0.0.1:{free_port()}", user=proxy.directory.user)
+    port = free_port()
+    with Watched(nobody, tmp_path / "proxy") as down:
+        for name, node in (("10.0.0.11", proxy), ("10.0.0.12", down)):
+            documented = f"{name}:636 send-proxy-v2 check port 9389 inter 2s"
+            assert documented in backend
+            # without the header, which these listeners do not expect
+            backend = backend.replace(documented, f"127.0.0.1:{node.port} check port {node.page} inter 100ms")
+        config, control = tmp_path / "haproxy.cfg", tmp_path / "haproxy.sock"
+        config.write_text(
+            f"global\n    stats socket {control}\ndefaults\n    mode tcp\n    timeout connect 5s\n    timeout client 1m\n"
+            f"    timeout server 1m\nfrontend ldap\n    bind 127.0.0.1:{port}\n    default_backend ldapmfa\n"
+            f"backend ldapmfa\n{backend}"
+        )
+        haproxy = Process(["haproxy", "-db", "-f", config], tmp_path / "haproxy.log")
+        try:
+            wait_for(lambda: states(control) == {"a": ("UP", "200"), "b": ("DOWN", "503")}, 15)
+            for _ in range(4):
+                with Raw("127.0.0.1", port) as raw:
+                    assert raw.code(bind(1, proxy.directory.user("alice").dn, proxy.typed("alice"))) == 0
+        finally:
+            haproxy.stop()
+
+
+def states(control):
+    """What HAProxy holds of each server, and the answer to its last check."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(control))
+        asking.sendall(b"show stat\n")
+        rows = csv.DictReader(io.StringIO(asking.makefile().read().removeprefix("# ")))
+        return {row["svname"]: (row["status"], row["check_code"]) for row in rows if row["svname"] in {"a", "b"}}
+    return {}
 
 
 def test_killing_a_worker_loses_no_count(slapd, tmp_path):

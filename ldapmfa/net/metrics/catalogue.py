@@ -87,7 +87,13 @@ LOCKS: Final = Metric(
     "ldapmfa_locks_total", "counter", "Locks of accounts after too many wrong codes of factors kept here."
 )
 DROPPED: Final = Metric(
-    "ldapmfa_audit_dropped_total", "counter", "Events that the store could not keep. Successes are never among them."
+    "ldapmfa_audit_dropped_total",
+    "counter",
+    "Audit events that were lost as too many waited: for the store (never a success), or for a place of audit.to.",
+    ("to",),
+)
+WRITTEN: Final = Metric(
+    "ldapmfa_audit_written_total", "counter", "Audit events that a place of audit.to took.", ("to",)
 )
 CLIENTS: Final = Metric("ldapmfa_clients", "gauge", "Clients that are connected.")
 CLIENTS_LIMIT: Final = Metric("ldapmfa_clients_limit", "gauge", "How many may be: limits.connections of each process.")
@@ -131,6 +137,25 @@ BREAKER: Final = Metric(
 STORE_UP: Final = Metric(
     "ldapmfa_store_up", "gauge", "Whether the store answers, to every process.", merge="min"
 )
+AUDIT_UP: Final = Metric(
+    "ldapmfa_audit_up", "gauge", "Whether a place of audit.to takes events, of every process.", ("to",), merge="min"
+)
+AUDIT_WAITING: Final = Metric("ldapmfa_audit_waiting", "gauge", "Audit events that wait for a place.", ("to",))
+CLOCK_AHEAD: Final = Metric(
+    "ldapmfa_clock_ahead_seconds",
+    "gauge",
+    "By how much another clock is ahead of this machine's, where it could be asked: database, or directory/NAME.",
+    ("of",),
+    merge="max",
+)
+CLOCK_DIFFERS: Final = Metric(
+    "ldapmfa_clock_differs",
+    "gauge",
+    "Whether that is more than service.clock_skew_seconds, beyond doubt.",
+    ("of",),
+    merge="max",
+)
+CLOCK_SET: Final = Metric("ldapmfa_clock_set_total", "counter", "How often somebody set this machine's clock.")
 STORE_WAITING: Final = Metric("ldapmfa_store_waiting", "gauge", "Calls and events that wait for the store's writer.")
 NOTICES: Final = Metric(
     "ldapmfa_notices",
@@ -184,6 +209,8 @@ ALL: Final = (
     CUTS,
     LOCKS,
     DROPPED,
+    WRITTEN,
+    CLOCK_SET,
     CLIENTS,
     CLIENTS_LIMIT,
     PENDING,
@@ -198,6 +225,10 @@ ALL: Final = (
     BREAKER,
     STORE_UP,
     STORE_WAITING,
+    AUDIT_UP,
+    AUDIT_WAITING,
+    CLOCK_AHEAD,
+    CLOCK_DIFFERS,
     NOTICES,
     LISTENING,
     CERTIFICATE_END,
@@ -207,6 +238,8 @@ ALL: Final = (
     *PROCESS,
 )
 
+#: Where audit events go that nobody names.
+STORE: Final = "store"
 OUTCOMES: Final = ("accepted", "refused", "broken")
 STAGES: Final = ("directory", "factor", "store")
 SENDERS: Final = ("client", "directory")

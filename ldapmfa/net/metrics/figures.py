@@ -111,7 +111,9 @@ class Figures:
             catalogue.RELAYED_REQUESTS: (listeners,),
             catalogue.LINKS_MADE: (config.every_directory,),
         }
-        labels |= dict.fromkeys((catalogue.CUTS, catalogue.LOCKS, catalogue.DROPPED), ())
+        places = [place for place in config.audit.to if place != "log"]
+        labels |= {catalogue.DROPPED: ([catalogue.STORE, *places],), catalogue.WRITTEN: (places,)}
+        labels |= dict.fromkeys((catalogue.CUTS, catalogue.LOCKS, catalogue.CLOCK_SET), ())
         for metric, values in labels.items():
             for each in product(*values):
                 self.add(metric, *each, by=0)

@@ -6,12 +6,14 @@ the store answers is asked beside it, with a limit. Not in here: what follows fr
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ldapmfa.errors import StoreDown
+from ldapmfa.net.driver import where
 from ldapmfa.net.metrics import catalogue
 from ldapmfa.net.waiting import Deadline, DeadlineExceeded, pause
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from ldapmfa.net.certificates import Presented
     from ldapmfa.net.directory import Directory
     from ldapmfa.net.metrics.figures import Figures, Tally
+    from ldapmfa.net.skew import Clocks
+    from ldapmfa.net.trail import Trail
     from ldapmfa.store import Store
 
 #: Seconds from one look to the next.
@@ -42,6 +46,8 @@ class Observed:
     ports: Mapping[str, Any]
     tallies: Mapping[str, Tally]
     presented: Mapping[str, Presented]
+    trail: Trail | None = None
+    clocks: Clocks | None = None  #: where this process watches them
 
 
 def look(observed: Observed, figures: Figures) -> None:
@@ -55,22 +61,40 @@ def look(observed: Observed, figures: Figures) -> None:
     figures.set(catalogue.BUFFERED, to=budget.octets_used)
     figures.set(catalogue.STORE_WAITING, to=store.waiting)
     figures.reach(catalogue.LOCKS, count=store.locks)
-    figures.reach(catalogue.DROPPED, count=store.dropped)
+    figures.reach(catalogue.DROPPED, catalogue.STORE, count=store.dropped)
+    if observed.trail:
+        _look_at_trail(observed.trail, figures)
+    if observed.clocks:
+        _look_at_clocks(observed.clocks, figures)
     for name, guarded in observed.services.items():
         for state in catalogue.BREAKER_STATES:
             figures.set(catalogue.BREAKER, name, state, to=guarded.state == state)
     for name, directory in observed.directories.items():
-        _look_at(directory, name, figures)
+        _look_at_servers(directory, name, figures)
     for name, port in observed.ports.items():
         figures.set(catalogue.LISTENING, name, to=bool(port.connected))
     for name, tally in observed.tallies.items():
         figures.tallied(name, tally)
     for name, presented in observed.presented.items():
         figures.set(catalogue.CERTIFICATE_END, name, to=presented.ends.timestamp())
-    figures.memory.beat(time.monotonic())
 
 
-def _look_at(directory: Directory, name: str, figures: Figures) -> None:
+def _look_at_trail(trail: Trail, figures: Figures) -> None:
+    for outlet in trail.outlets:
+        figures.set(catalogue.AUDIT_UP, outlet.name, to=outlet.failing is None)
+        figures.set(catalogue.AUDIT_WAITING, outlet.name, to=outlet.waiting)
+        figures.reach(catalogue.WRITTEN, outlet.name, count=outlet.written)
+        figures.reach(catalogue.DROPPED, outlet.name, count=outlet.dropped)
+
+
+def _look_at_clocks(clocks: Clocks, figures: Figures) -> None:
+    figures.reach(catalogue.CLOCK_SET, count=clocks.steps)
+    for name in clocks.others:
+        figures.set(catalogue.CLOCK_AHEAD, name, to=clocks.offsets.get(name, math.nan))
+        figures.set(catalogue.CLOCK_DIFFERS, name, to=name in clocks.alarmed)
+
+
+def _look_at_servers(directory: Directory, name: str, figures: Figures) -> None:
     states = directory.states()
     counts = dict.fromkeys(catalogue.CONDITIONS, 0)
     kept = set()
@@ -89,10 +113,17 @@ def _look_at(directory: Directory, name: str, figures: Figures) -> None:
     figures.reach(catalogue.LINKS_MADE, name, count=directory.links_made)
 
 
-async def keep_looking(observed: Observed, figures: Figures, clock: Any) -> None:
-    """Look every second, until cancelled."""
+async def keep_looking(observed: Observed, figures: Figures, clock: Any, log: Any) -> None:
+    """Look every second, until cancelled; what can't be looked at is said once, and does not end it."""
+    said = False
     while True:
-        look(observed, figures)
+        figures.memory.beat(time.monotonic())
+        try:
+            look(observed, figures)
+        except Exception as bug:  # noqa: BLE001 - who only looks must not make a proxy that works look dead
+            if not said:
+                log.error("bug", reason=where(bug))  # noqa: TRY400 - the text may hold anything
+            said = True
         await pause(clock, LOOK)
 
 
