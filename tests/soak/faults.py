@@ -10,7 +10,6 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -238,8 +237,7 @@ async def _faked(stage: Stage, clock: str) -> dict[str, Any]:
         "LD_PRELOAD": str(_FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(stage.clock), "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_FORCE_MONOTONIC_FIX": "0",
     }  # fmt: skip
-    environment = (f"{name}={value}" for name, value in words.items())
-    return {"runs": ("/usr/bin/env", *environment, sys.executable, "-m", "ldapmfa", "run")}
+    return {"environment": words}
 
 
 async def _stepped(stage: Stage) -> dict[str, Any]:
