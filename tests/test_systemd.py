@@ -57,6 +57,7 @@ def test_systemd_takes_a_socket_of_any_port(tmp_path):
 
 def test_it_is_waited_for_and_watched():
     service = settings()
+    assert service["ExecReload"] == service["ExecStart"].replace(" run ", " reload ")
     assert (service["Type"], service["NotifyAccess"]) == ("notify", "main")  # `env` becomes it, and keeps its number
     assert int(service["WatchdogSec"]) > 2 * Service().worker_seconds  # a worker that is stuck is replaced before
     assert int(service["TimeoutStopSec"]) >= Service().drain_seconds + 10

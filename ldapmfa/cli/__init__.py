@@ -18,6 +18,7 @@ from ldapmfa.cli.explain import explain
 from ldapmfa.cli.factor import factor
 from ldapmfa.cli.fraud import fraud
 from ldapmfa.cli.install import check_config, completion, init, key
+from ldapmfa.cli.reload import reload
 from ldapmfa.cli.service import demo, run, worker
 from ldapmfa.cli.user import user
 
@@ -32,7 +33,7 @@ def root() -> None:
 
 
 for _command in (
-    init, check_config, run, worker, demo, user, remembered, fraud, factor, explain, audit, cache, store, key,
+    init, check_config, run, reload, worker, demo, user, remembered, fraud, factor, explain, audit, cache, store, key,
     completion,
 ):  # fmt: skip
     root.add_command(_command)

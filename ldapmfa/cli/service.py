@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 def run() -> None:
     """Run the proxy.
 
-    It runs in the foreground, until SIGTERM or SIGINT (Ctrl-C), and logs to standard error: text on a terminal, JSON
-    lines otherwise. At the end it answers what is pending, takes leave of its clients, and exits within seconds. A
-    configuration with mistakes is not run (exit code 2), nor is one whose store can't be opened (exit code 3).
+    It runs in the foreground, until SIGTERM or SIGINT (Ctrl-C); SIGHUP is `ldapmfa reload`. It logs to standard error:
+    text on a terminal, JSON lines otherwise. At the end it answers what is pending, takes leave of its clients, and
+    exits within seconds. A configuration with mistakes is not run (exit code 2), nor is one whose store can't be opened
+    (exit code 3).
     """
     settings = load(check_ports=True)
 

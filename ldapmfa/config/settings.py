@@ -436,6 +436,9 @@ class Service(Table):
     drain_seconds: Annotated[Number, Field(ge=0, le=3600)] = 0
     """Seconds that clients are given at a stop to leave by themselves, while nobody new is accepted; then they are
     taken leave of. systemd kills what takes longer than the unit's TimeoutStopSec."""
+    control: File | None = Field(None, examples=["/run/ldapmfa/control.sock"])
+    """The socket at which `ldapmfa reload` speaks to the program that runs; ldapmfa.sock in the folder of the store's
+    file, or of its key, if not given. It is its user's and root's alone."""
     worker_seconds: Seconds = 20
     """Seconds after which one of several processes that does not answer any more is killed, and replaced by another."""
 
@@ -492,6 +495,11 @@ class Config(BaseModel):
     def text(self) -> str:
         """What the file said; the environment may have said otherwise."""
         return self._text
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the program that runs is spoken to."""
+        return self.service.control or (self.store.sqlite_file or self.store.key_file).with_name("ldapmfa.sock")
 
     @cached_property
     def every_directory(self) -> dict[str, Directory]:

@@ -127,7 +127,16 @@ class Rested:
     """A bound client has asked for nothing for so long that its connection is worth more to others."""
 
 
-Event = LoginEnded | TlsStarted | ClientLeft | DirectoryLeft | StopRequested | Overloaded | Revoked | Rested
+@dataclass(frozen=True, slots=True)
+class RulesChanged:
+    """Other rules hold from here on, for whatever is asked next; whoever is bound stays bound."""
+
+    rules: Rules
+
+
+Event = (
+    LoginEnded | TlsStarted | ClientLeft | DirectoryLeft | StopRequested | Overloaded | Revoked | Rested | RulesChanged
+)
 
 
 # -- commands
@@ -545,6 +554,9 @@ class Session:
         if self.state is State.BOUND:
             self._disconnect(ldap.STRONGER_AUTH_REQUIRED, event.reason)
 
+    def _rules_changed(self, event: RulesChanged) -> None:
+        self._rules = event.rules
+
     def _rested(self, _event: Rested) -> None:
         """Nothing is wrong: no report, and a notice by which a pool of connections knows that it may come back."""
         if self.state is State.BOUND:
@@ -582,6 +594,7 @@ _EVENTS: Final[dict[type, Callable[..., None]]] = {
     Overloaded: Session._overloaded,
     Revoked: Session._revoked,
     Rested: Session._rested,
+    RulesChanged: Session._rules_changed,
 }
 
 _S = Session

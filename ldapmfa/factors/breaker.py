@@ -53,6 +53,7 @@ class Guarded:
         self._says = says
         self._failures = 0
         self._trying = False
+        self._closed = False
         self._outage = False  # what the last probe found, while the breaker is open
         self._rests = False  # the service wants to be left alone
         self._unreachable_since: float | None = None
@@ -85,6 +86,11 @@ class Guarded:
         if not probed and not self._rests:
             await self._look()
         return self._outage
+
+    async def close(self) -> None:
+        """Nobody asks the service any more, not even for its health."""
+        self._closed = True
+        await self.service.close()
 
     async def _through(self, call: Callable[[], Awaitable[Value]]) -> Value:
         if self.state == "open" or (self.state == "trial" and self._trying):
@@ -126,7 +132,7 @@ class Guarded:
     async def _probe(self, rest: float, before_trial: float) -> None:
         """Ask for its health until it is well, and `before_trial` seconds later let a login try it."""
         table = self.table
-        while True:
+        while not self._closed:
             if rest > 0:
                 await self._sleep(rest)
             self._rests = False

@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from ldapmfa import audit
 from ldapmfa.core import session
-from ldapmfa.core.application import Peer, Recognition
+from ldapmfa.core.application import Certificate, Peer, Recognition
 from ldapmfa.core.policy import Policy
 from ldapmfa.core.questions import Attempt
 from ldapmfa.core.session import Rules, Session, State
@@ -85,6 +85,7 @@ class Listener:
     started: Callable[[asyncio.Task[None]], None] = lambda _task: None
     doors: tuple[Door, ...] = ()
     cuts: Cuts | None = None  #: which accounts were cut off; without it none ever is
+    successors: list[Listener | None] = field(default_factory=list)  #: who came in its place; None: nobody
     tally: Tally = field(default_factory=Tally)
 
     def door(self, peer: Peer) -> Door:
@@ -120,7 +121,9 @@ class LdapFront(protocol.Protocol):
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self._certificate: Certificate | None = None
         self._link: Link | None = None
+        self._directory = listener.directory  # whose the links are
         self._draining: Link | None = None  # dropped in the middle of a message: carries that one to its end
         self._drained: list[asyncio.Future[None]] = []
         self._unsent = bytearray()  # our answers, waiting for a boundary
@@ -143,6 +146,13 @@ class LdapFront(protocol.Protocol):
 
     def connectionMade(self) -> None:
         """A client connected."""
+        while self._listener.successors:
+            successor = self._listener.successors[-1]
+            if successor is None:
+                self._refused = True
+                self.transport.abortConnection()
+                return
+            self._listener = successor
         listener = self._listener
         peer = self.transport.getPeer()
         self._address = address_of(peer)
@@ -179,6 +189,7 @@ class LdapFront(protocol.Protocol):
             self._perform(self.session.handle(session.ClientLeft()))
             self.abort()
             return
+        self._certificate = certificate
         self._door = listener.door(Peer(listener.name, self._address, certificate))
         self.session.handle(session.TlsStarted(self._door.rules))
 
@@ -278,6 +289,23 @@ class LdapFront(protocol.Protocol):
             self._perform(self.session.handle(session.DirectoryLeft()))
 
     # -- for the service
+
+    @property
+    def listener(self) -> Listener:
+        """The one that it goes by."""
+        return self._listener
+
+    def succeed(self, listener: Listener | None) -> None:
+        """Go by `listener` from now on, or take leave: there is none any more.
+
+        A login that is under way is decided by what held when it began.
+        """
+        if listener is None:
+            self.stop()
+            return
+        self._listener = listener
+        self._door = listener.door(Peer(listener.name, self._address, self._certificate))
+        self._perform(self.session.handle(session.RulesChanged(self._door.rules)))
 
     @property
     def account(self) -> str | None:
@@ -401,10 +429,11 @@ class LdapFront(protocol.Protocol):
             return
         self._stop_opening()
         link = None
-        if self._link and self._link.quiet:
+        if self._link and self._link.quiet and self._directory is self._listener.directory:
             link, self._link = self._link, None
             link.detach()
         self._drop()
+        self._directory = self._listener.directory
         if not self._listener.budget.may_log_in(self._source):
             if link:
                 link.close()
@@ -527,7 +556,8 @@ class LdapFront(protocol.Protocol):
         """Open a link for the relay of what an anonymous client may read."""
         try:
             await self._when_drained()
-            self._attach(await self._listener.directory.connect())
+            self._directory = self._listener.directory
+            self._attach(await self._directory.connect())
         except Exception as down:  # noqa: BLE001 - whatever broke, the client must not wait for ever
             self._opening = None
             reason = str(down) if isinstance(down, LdapMfaError) else driver.where(down)
@@ -546,7 +576,7 @@ class LdapFront(protocol.Protocol):
         if link is None:
             return
         if not link.alive or link.at_boundary:
-            self._listener.directory.give_back(link)
+            self._directory.give_back(link)
         else:
             link.pause_by(None)
             link.end_with_message()

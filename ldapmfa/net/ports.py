@@ -45,15 +45,26 @@ async def open_ports(
     listens: Sequence[Listen],
     factories: Sequence[Any],
     taken: Sequence[int] = (),
+    *,
+    waiting: bool = False,
+    only: Sequence[int] | None = None,
 ) -> list[Any]:
     """The port of each listener, to its factory; `taken` are descriptors of those that listen already, all or none.
 
-    ConfigError has every endpoint that can't be listened on; then none is left open.
+    Where they are `waiting` they listen, and accept nobody until they are told to read. With `only` those listeners are
+    meant, by their numbers, and `taken` are theirs. ConfigError has every endpoint that can't be listened on; then none
+    is left open.
     """
     ports, mistakes = [], []
-    for number, (listen, factory) in enumerate(zip(listens, factories, strict=True)):
+    for place, number in enumerate(range(len(listens)) if only is None else only):
+        listen, factory = listens[number], factories[number]
         try:
-            port = take(reactor, taken[number], factory) if taken else await _open(reactor, listen.endpoint, factory)
+            if taken:
+                port = take(reactor, taken[place], factory)
+            else:
+                port = await _open(reactor, listen.endpoint, factory, waiting)
+            if waiting:
+                port.stopReading()
         except Exception as failed:  # noqa: BLE001 - whatever an endpoint raises, it is a mistake in its string
             mistakes.append(f"listen[{number}].endpoint: {listen.endpoint} can't be listened on: {failed}")
         else:
@@ -119,11 +130,21 @@ def take(reactor: Any, descriptor: int, factory: Any) -> Any:
     return port
 
 
-async def _open(reactor: Any, endpoint: str, factory: Any) -> Any:
+def hand_over(port: Any, factory: Any) -> None:
+    """Let `factory` make the protocols of those who are accepted from now on."""
+    old, port.factory = port.factory, factory
+    factory.doStart()
+    old.doStop()
+
+
+async def _open(reactor: Any, endpoint: str, factory: Any, waiting: bool) -> Any:  # noqa: FBT001 - its only caller's
     opened = serverFromString(reactor, _with_backlog(endpoint))
     if isinstance(opened, AdoptedStreamServerEndpoint):
         return take(reactor, opened.fileno, factory)
-    return await opened.listen(factory).asFuture(asyncio.get_running_loop())
+    listening = opened.listen(factory)
+    if waiting and listening.called:
+        listening.result.stopReading()  # before the loop turns, and somebody is accepted
+    return await listening.asFuture(asyncio.get_running_loop())
 
 
 def _with_backlog(endpoint: str) -> str:

@@ -13,7 +13,7 @@ import os
 import secrets
 import struct
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
@@ -33,7 +33,8 @@ from ldapmfa.core.throttle import PasswordLimit
 from ldapmfa.errors import ConfigError, LdapMfaError
 from ldapmfa.factors.breaker import Guarded
 from ldapmfa.factors.service import Tools
-from ldapmfa.net.asking import CANCEL, Asking
+from ldapmfa.net.arrangement import Arrangement, stamps_of
+from ldapmfa.net.asking import CANCEL, LATE, SLACK, Asking
 from ldapmfa.net.assembly import (
     deadline,
     moment_of,
@@ -61,8 +62,9 @@ from ldapmfa.net.metrics.page import Pages, open_page
 from ldapmfa.net.metrics.readings import Observed, keep_asking, keep_looking
 from ldapmfa.net.names import Names
 from ldapmfa.net.notify import deliver, ways_of
-from ldapmfa.net.ports import close_ports, open_ports
+from ldapmfa.net.ports import close_ports, hand_over, open_ports
 from ldapmfa.net.proxy_protocol import ProxyHeaderFactory, address_of
+from ldapmfa.net.reloading import Reloading
 from ldapmfa.net.skew import Clocks, clocks_of
 from ldapmfa.net.systemd import Supervisor
 from ldapmfa.net.tidy import tidy
@@ -143,11 +145,17 @@ def directory_settings(name: str, table: DirectoryTable) -> DirectorySettings:
 
 
 def directories(
-    config: Config, reactor: Any, says: Callable[[str, dict[str, str]], None] = lambda _what, _fields: None
+    config: Config,
+    reactor: Any,
+    says: Callable[[str, dict[str, str]], None] = lambda _what, _fields: None,
+    left: Mapping[str, Directory] | None = None,
 ) -> dict[str, Directory]:
-    """Every directory of the configuration, by the name that listeners call it; `says` as Directory has it."""
+    """Every directory of the configuration, by the name that listeners call it; `says` as Directory has it.
+
+    Those `left` are taken over.
+    """
     return {
-        name: Directory(directory_settings(name, table), reactor, message_id, says)
+        name: (left or {}).get(name) or Directory(directory_settings(name, table), reactor, message_id, says)
         for name, table in config.every_directory.items()
     }
 
@@ -197,18 +205,40 @@ def tries(config: Config, store: Store, keep: Callable[[Coroutine[Any, Any, Any]
     return Tries(limit, store, keep=keep, gateways=table.gateways, workers=config.service.workers)
 
 
-def load_services(config: Config, reactor: Any, keep: Callable[[Coroutine[Any, Any, None]], Any]) -> dict[str, Guarded]:
-    """The services that the configuration asks, by name, in its order; ConfigError: one can't be used."""
-    tables = config.factors
+def load_services(
+    config: Config,
+    reactor: Any,
+    keep: Callable[[Coroutine[Any, Any, None]], Any],
+    left: Mapping[str, Guarded] | None = None,
+) -> dict[str, Guarded]:
+    """The services that the configuration asks, by name, in its order; those `left` are taken over.
+
+    ConfigError: one can't be used.
+    """
+    tables, left = config.factors, left or {}
 
     async def sleep(seconds: float) -> None:
         await pause(reactor, seconds)
 
-    loaded = factors.load_services(config.every_factor, tables, lambda _name: Tools())
-    return {
+    wanted = [name for name in config.every_factor if name not in left]
+    loaded: dict[str, Guarded] = {
         name: Guarded(name, service, tables[name], clock=reactor.seconds, sleep=sleep, keep=keep, says=_told)
-        for name, service in loaded.items()
+        for name, service in factors.load_services(wanted, tables, lambda _name: Tools()).items()
     }
+    every = {**left, **loaded}
+    return {name: every[name] for name in config.every_factor if name in every}
+
+
+def limit(budget: Budget, config: Config, log: Any) -> None:
+    """Let `budget` be what `config` says; what is used of it stays used."""
+    limits = config.limits
+    budget.octets, budget.connections, budget.logins = (
+        limits.buffered_bytes, fitting(config, log), limits.pending_logins
+    )  # fmt: skip
+    budget.source_octets = limits.source_buffered_bytes
+    budget.source_connections = limits.source_connections
+    budget.source_logins = limits.source_pending_logins
+    budget.gateways = tuple(config.throttle.gateways)
 
 
 def _told(name: str, state: str, why: str) -> None:
@@ -246,6 +276,7 @@ class AsyncService(Service):
             raise ConfigError([WRONG_REACTOR])
         self.failure: LdapMfaError | None = None
         self.supervisor = Supervisor()
+        self.reloading: Reloading | None = None
         self.started: Deferred[None] = Deferred()
         self._reactor = reactor
         self._tasks: set[asyncio.Task[None]] = set()
@@ -261,6 +292,8 @@ class AsyncService(Service):
         """End; what is given fires when that is done."""
         Service.stopService(self)
         self.stopping = True
+        if self.reloading:
+            self.reloading.end()
         self.supervisor.stopping("Answering what is pending, and taking leave of the clients.")
         return Deferred.fromFuture(asyncio.ensure_future(self._end()))
 
@@ -287,6 +320,8 @@ class AsyncService(Service):
             self._give_up(LdapMfaError(f"a bug: {type(bug).__name__}"))
             raise
         else:
+            if self.reloading:
+                await self.reloading.begin()
             self.supervisor.ready(self.status())
             self.supervisor.watch(self._reactor, self.well)
             self.started.callback(None)
@@ -338,21 +373,31 @@ class LdapMfa(AsyncService):
         self._clients: set[LdapFront] = set()
         self._ports: list[Any] = []
         self._store: Store | None = None
-        self._directories: dict[str, Directory] = {}
-        self._services: dict[str, Guarded] = {}
+        self._directories: Mapping[str, Directory] = {}
+        self._services: Mapping[str, Guarded] = {}
         self._askings: set[Asking] = set()
         self._cuts = Cuts(reactor)
+        self._budget = Budget()
+        self._arranged: Arrangement | None = None
+        self._observed: Observed | None = None
+        self._prepared: tuple[Arrangement, dict[str, Any]] | None = None  # and the ports that are new
+        self._retired: list[Guarded] = []  # services that no login begins with any more
+        self._delivering: asyncio.Task[None] | None = None
         self._first = True  # of several processes on a machine: one is enough to watch the machine's clock
         self.trail: Trail | None = None
         self._record: Callable[[audit.Event], None] = record
         self.clocks: Clocks | None = None
-        self._presented: list[Presented] = []
-        self._trusted: list[Watched] = []
+        self._watching_clocks: asyncio.Task[None] | None = None
         self._tells_of_certificates = True  # of several processes one is enough
 
     async def _begin(self) -> None:
         self._store = await open_store(self._config, migrate=False if self._taken else None)
         await self._listen(self._store)
+
+    @property
+    def config(self) -> Config:
+        """The configuration that counts."""
+        return self._config
 
     def status(self) -> str:
         """Where it listens."""
@@ -363,12 +408,43 @@ class LdapMfa(AsyncService):
         self.trail = trail_of(config.audit, clock=self._reactor, says=self._log)
         self._record = self.trail.record
         keep_names(self._reactor)
-        self._services = load_services(config, self._reactor, self._kept)
+        limit(self._budget, config, self._log)
+        made = self._arrange(config, store)
+        self._put(made)
+        # from before anybody can log in: no block made since is missed
+        self._kept(watch(store, await store.last_cut(), self._cut, self._reactor))
+        self._deliver(store)
+        self._kept(tell_changes(store, self._record, self._reactor))
+        chance = secrets.SystemRandom().random
+        self._kept(tidy(store, config.audit.keep_days, clock=self._reactor, now=time.time, chance=chance))
+        self._watch_clocks(store)
+        self._kept(self._watch_certificates())
+        self._ports = await open_ports(self._reactor, config.listen, made.factories, self._taken)
+        await self._show(store)
+        # what was made so far stays; logins leave hardly any cycles, so that looking for them may wait
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_GARBAGE, 20, 20)
+        with suppress(OSError, AttributeError):  # where the C library has it: what only starting needed goes back
+            ctypes.CDLL(None).malloc_trim(0)
+        for listen, port in zip(config.listen, self._ports, strict=True):
+            self._log.info("listening", listener=listen.name, at=str(port.getHost()), tls=listen.tls)
+
+    def _arrange(self, config: Config, store: Store, before: Arrangement | None = None) -> Arrangement:
+        """What `config` comes to, none of which counts yet. ConfigError: it is not to be had."""
+        now = stamps_of(config)
+        services = load_services(
+            config, self._reactor, self._kept, before.services_left(config, now) if before else None
+        )
+        shared = {"askings": before.doorway.askings, "sharing": before.doorway.sharing} if before else {}
+        trying = tries(config, store, self._kept)
+        if trying and before and before.doorway.tries:
+            trying.under_way = before.doorway.tries.under_way  # what is at the directory stays there
         doorway = Doorway(
             **{
                 "store": store,
                 "factors": factors.load(config.code_factors),
-                "services": self._services,
+                "services": services,
                 "clock": self._reactor,
                 "now": time.time,
                 "moment": lambda: moment_of(config, time.time()),
@@ -380,106 +456,243 @@ class LdapMfa(AsyncService):
                 "keep": self._kept,
                 "alarm": _alarm,
                 "measures": Measures(config.fraud.block_days, config.fraud.ways, self._cut, _critical),
-                "tries": tries(config, store, self._kept),
+                "tries": trying,
                 "refusal_floor": refusal_floor(config),
+                **shared,
                 **self._options,
             }
         )
-        self._services, self._askings = dict(doorway.services), doorway.askings
-        # from before anybody can log in: no block made since is missed
-        self._kept(watch(store, await store.last_cut(), self._cut, self._reactor))
-        if config.fraud.ways:
-            self._kept(deliver(store, ways_of(config.fraud), clock=self._reactor, now=time.time, log=self._log))
-        self._kept(tell_changes(store, self._record, self._reactor))
-        chance = secrets.SystemRandom().random
-        self._kept(tidy(store, config.audit.keep_days, clock=self._reactor, now=time.time, chance=chance))
-        limits = config.limits
-        budget = Budget(
-            limits.buffered_bytes,
-            fitting(config, self._log),
-            limits.pending_logins,
-            source_octets=limits.source_buffered_bytes,
-            source_connections=limits.source_connections,
-            source_logins=limits.source_pending_logins,
-            gateways=config.throttle.gateways,
-        )
-        known = self._directories = directories(config, self._reactor, _servers_fare)
-        for directory in known.values():
-            directory.begin(self._kept)
-        self._trusted = [
-            Watched(f"directory {name}", [directory.settings.ca_file], directory.renew_trust)
-            for name, directory in known.items()
-            if directory.settings.ca_file
+        left = before.directories_left(config, now) if before else None
+        known = directories(config, self._reactor, _servers_fare, left)
+        tallies = {listener.name: listener.tally for listener in before.listeners} if before else {}
+        made = [
+            replace(listener, tally=tallies.get(listener.name, listener.tally))
+            for listener in (
+                self._listener(config, listen, doorway, known[listen.directory]) for listen in config.listen
+            )
         ]
-        self.clocks = clocks_of(
-            store, known, limit=config.service.clock_skew_seconds, clock=self._reactor, now=time.time, says=self._log
+        return Arrangement(
+            config=config,
+            services=dict(doorway.services),
+            directories=known,
+            stamps=now,
+            doorway=doorway,
+            listeners=tuple(made),
+            factories=tuple(map(self._factory, config.listen, made)),
+            presented=tuple(listener.tls for listener in made if listener.tls),
+            trusted=tuple(
+                Watched(f"directory {name}", [directory.settings.ca_file], directory.renew_trust)
+                for name, directory in known.items()
+                if directory.settings.ca_file
+            ),
         )
-        if self._first:
-            self._kept(self.clocks.watch())
-        listeners = [self._listener(listen, doorway, budget, known[listen.directory]) for listen in config.listen]
-        factories = [self._factory(*each) for each in zip(config.listen, listeners, strict=True)]
-        self._kept(self._watch_certificates())
-        self._ports = await open_ports(self._reactor, config.listen, factories, self._taken)
-        await self._show(store, budget, listeners)
-        # what was made so far stays; logins leave hardly any cycles, so that looking for them may wait
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_GARBAGE, 20, 20)
-        with suppress(OSError, AttributeError):  # where the C library has it: what only starting needed goes back
-            ctypes.CDLL(None).malloc_trim(0)
-        for listen, port in zip(config.listen, self._ports, strict=True):
-            self._log.info("listening", listener=listen.name, at=str(port.getHost()), tls=listen.tls)
 
-    async def _show(self, store: Store, budget: Budget, listeners: Sequence[Listener]) -> None:
+    def _put(self, made: Arrangement) -> None:
+        """Let `made` be what counts."""
+        for name, directory in made.directories.items():
+            if self._directories.get(name) is not directory:
+                directory.begin(self._kept)
+        self._arranged, self._config = made, made.config
+        self._services, self._directories, self._askings = made.services, made.directories, made.doorway.askings
+
+    def _deliver(self, store: Store) -> None:
+        """See that notices of fraud go where the configuration sends them."""
+        fraud = self._config.fraud
+        if self._delivering:
+            self._delivering.cancel()  # what it had begun to send is sent again
+            self._delivering = None
+        if fraud.ways:
+            self._delivering = self._kept(
+                deliver(store, ways_of(fraud), clock=self._reactor, now=time.time, log=self._log)
+            )
+
+    def _watch_clocks(self, store: Store) -> None:
+        """Compare ours with those of the directories that there are now, and the database's."""
+        if self._watching_clocks:
+            self._watching_clocks.cancel()
+        known, skew = self._directories, self._config.service.clock_skew_seconds
+        self.clocks = clocks_of(store, known, limit=skew, clock=self._reactor, now=time.time, says=self._log)
+        if self._first:
+            self._watching_clocks = self._kept(self.clocks.watch())
+
+    # -- another configuration
+
+    async def prepare(self, config: Config, taken: Sequence[int] = ()) -> None:
+        """Make what `config` comes to, and listen where nobody did, so that `commit` can't fail. Nothing counts yet.
+
+        `taken` as for a worker, of what is new. ConfigError: it is not to be had, and nothing has changed.
+        """
+        if self._store is None or self._arranged is None:
+            raise AssertionError
+        made = self._arrange(config, self._store, self._arranged)
+        old = {listen.endpoint for listen in self._config.listen}
+        new = [number for number, listen in enumerate(config.listen) if listen.endpoint not in old]
+        try:
+            opened = await open_ports(self._reactor, config.listen, made.factories, taken, waiting=True, only=new)
+        except BaseException:
+            self._discard(made)
+            raise
+        self._prepared = made, {config.listen[number].endpoint: port for number, port in zip(new, opened, strict=True)}
+
+    def abort(self) -> None:
+        """Let go of what was prepared."""
+        if self._prepared:
+            made, opened = self._prepared
+            self._prepared = None
+            self._discard(made)
+            self._kept(close_ports(list(opened.values())))
+
+    def commit(self) -> None:
+        """Put what was prepared in the place of what was; at once, for nothing happens between two of these lines.
+
+        Clients whose listener is gone are taken leave of; the others go by the new one from their next request on.
+        """
+        if self._prepared is None or self._arranged is None:
+            raise AssertionError
+        before, (made, opened) = self._arranged, self._prepared
+        self._prepared = None
+        ports = dict(zip((listen.endpoint for listen in before.config.listen), self._ports, strict=True))
+        listeners = {}
+        for listen, listener, factory in zip(made.config.listen, made.listeners, made.factories, strict=True):
+            listeners[listen.endpoint] = listener
+            if listen.endpoint in ports:
+                hand_over(ports[listen.endpoint], factory)
+        for listen, listener in zip(before.config.listen, before.listeners, strict=True):
+            listener.successors.append(listeners.get(listen.endpoint))
+        self._put(made)
+        limit(self._budget, made.config, self._log)
+        every = ports | opened
+        self._ports = [every.pop(listen.endpoint) for listen in made.config.listen]
+        for client in tuple(self._clients):
+            try:
+                client.succeed(client.listener.successors[-1])
+            except Exception as bug:  # noqa: BLE001 - one client's trouble must not be the others'
+                client.abort()
+                self._log.error("bug", reason=where(bug))
+        for port in opened.values():
+            self._accept(port)
+        self._kept(close_ports(list(every.values())))  # those of listeners that are no more
+        if before.config.fraud != made.config.fraud and self._store:
+            self._deliver(self._store)
+        if self._store and before.directories != made.directories:
+            self._watch_clocks(self._store)
+        self._observe(made)
+        self._retire(before, made)
+
+    async def make_ready(self, config: Config) -> None:
+        """As `Reloadable`: this is the only process."""
+        await self.prepare(config)
+
+    async def put(self, *, forget: bool) -> None:
+        """As `Reloadable`."""
+        self.commit()
+        if forget:
+            await self.forget_remembered()
+
+    async def give_up(self) -> None:
+        """As `Reloadable`."""
+        self.abort()
+
+    async def forget_remembered(self) -> None:
+        """Let no login that succeeded under other rules count again (A33)."""
+        if self._store:
+            change = audit.AccountChanged(at=time.time(), action="remembered-forgotten", account="*", actor="reload")
+            await self._store.forget_remembered(None, change)
+
+    def _accept(self, port: Any) -> None:
+        """Let a port that waited accept clients."""
+        port.startReading()
+
+    def _discard(self, made: Arrangement) -> None:
+        """None of it was ever used."""
+        kept = self._arranged
+        for name, guarded in made.services.items():
+            if kept is None or kept.services.get(name) is not guarded:
+                self._kept(guarded.close())
+        for name, directory in made.directories.items():
+            if kept is None or kept.directories.get(name) is not directory:
+                directory.close()
+
+    def _retire(self, before: Arrangement, made: Arrangement) -> None:
+        """Let go of what no login begins with any more, when the last that did has ended."""
+        services = [guarded for name, guarded in before.services.items() if made.services.get(name) is not guarded]
+        for name, directory in before.directories.items():
+            if made.directories.get(name) is not directory:
+                directory.close()
+        if services:
+            config = before.config
+            longest = max(deadline(config, listen, application) for listen in config.listen
+                          for application in (None, *config.application))  # fmt: skip
+            self._retired += services
+            self._kept(self._let_go(services, longest + LATE + SLACK + CANCEL))
+
+    async def _let_go(self, services: Sequence[Guarded], seconds: float) -> None:
+        await pause(self._reactor, seconds)
+        for guarded in services:
+            self._retired.remove(guarded)
+            await guarded.close()
+
+    async def _show(self, store: Store) -> None:
         """Keep the figures that somebody is to see, and show them, unless somebody else does."""
-        config, figures = self._config, self._figures
-        if config.metrics.endpoint is None:
+        config, figures, made = self._config, self._figures, self._arranged
+        if config.metrics.endpoint is None or made is None:
             return
         figures.expect(config, self._services)
-        names = [listener.name for listener in listeners]
-        observed = Observed(
+        observed = self._observed = Observed(
             store=store,
-            budget=budget,
+            budget=self._budget,
             clients=self._clients,
             askings=self._askings,
             services=self._services,
             directories=self._directories,
-            ports=dict(zip(names, self._ports, strict=True)),
-            tallies={listener.name: listener.tally for listener in listeners},
-            presented={listener.name: listener.tls for listener in listeners if listener.tls},
+            ports={},
+            tallies={},
+            presented={},
             trail=self.trail,
-            clocks=self.clocks if self._first else None,
         )
+        self._observe(made)
         self._kept(keep_looking(observed, figures, self._reactor, self._log))
         self._kept(keep_asking(store, figures, self._reactor))
         if self._memory is None:
             pages = Pages(
                 {"main": figures.memory},
-                directories=lambda: {listen.directory for listen in config.listen},
+                directories=lambda: {listen.directory for listen in self._config.listen},
                 stopping=lambda: self.stopping,
             )
             self._page = await open_page(self._reactor, config.metrics.endpoint, pages, self._log)
+
+    def _observe(self, made: Arrangement) -> None:
+        """Let figures be kept of `made`."""
+        observed, figures = self._observed, self._figures
+        if observed is None:
+            return
+        figures.expect(made.config, made.services)
+        names = [listener.name for listener in made.listeners]
+        for name in observed.ports.keys() - set(names):
+            figures.keep(catalogue.LISTENING, name, only=())
+            figures.keep(catalogue.CERTIFICATE_END, name, only=())
+        observed.services, observed.directories = made.services, made.directories
+        observed.clocks = self.clocks if self._first else None
+        observed.ports = dict(zip(names, self._ports, strict=True))
+        observed.tallies = {listener.name: listener.tally for listener in made.listeners}
+        observed.presented = {listener.name: listener.tls for listener in made.listeners if listener.tls}
 
     def _recorded(self, event: audit.Event) -> None:
         self._figures.recorded(event)
         self._record(event)
 
-    def _listener(self, listen: Listen, doorway: Doorway, budget: Budget, directory: Directory) -> Listener:
-        limits = self._config.limits
-        tls = None
-        if listen.certificate and listen.key:
-            tls = Presented(listen)
-            self._presented.append(tls)
-        own = self._door(listen, None, doorway)
+    def _listener(self, config: Config, listen: Listen, doorway: Doorway, directory: Directory) -> Listener:
+        limits = config.limits
+        own = self._door(config, listen, None, doorway)
         return Listener(
             name=listen.name,
             rules=own.rules,
             policy=own.policy,
             directory=directory,
             doorway=own.doorway,
-            budget=budget,
+            budget=self._budget,
             log=self._log.bind(listener=listen.name),
-            tls=tls,
+            tls=Presented(listen) if listen.certificate and listen.key else None,
             encrypted=listen.tls == "ldaps",
             bind_timeout=limits.bind_timeout,
             frame_timeout=limits.frame_timeout,
@@ -489,25 +702,20 @@ class LdapMfa(AsyncService):
             clients=self._clients,
             cuts=self._cuts,
             started=self._keep,
-            doors=tuple(self._door(listen, application, doorway) for application in self._config.application),
+            doors=tuple(self._door(config, listen, application, doorway) for application in config.application),
         )
 
     async def _watch_certificates(self) -> None:
-        def watched() -> Iterator[Watched]:
-            yield from (presented.watched for presented in self._presented)
-            yield from self._trusted
-
         await watch_certificates(
-            watched,
-            lambda: self._presented if self._tells_of_certificates else (),
+            lambda: self._arranged.watched if self._arranged else (),
+            lambda: self._arranged.presented if self._arranged and self._tells_of_certificates else (),
             clock=self._reactor,
             now=time.time,
             log=self._log,
         )
 
-    def _door(self, listen: Listen, application: Application | None, doorway: Doorway) -> Door:
+    def _door(self, config: Config, listen: Listen, application: Application | None, doorway: Doorway) -> Door:
         """What holds for clients of `application` at `listen`, or for those whom none covers."""
-        config = self._config
         return Door(
             name=application.name if application else listen.name,
             recognised=recognition(application) if application else Recognition(),
@@ -569,8 +777,8 @@ class LdapMfa(AsyncService):
         await taking
         await self._take_back()
         self._cancel()
-        for guarded in self._services.values():
-            await guarded.service.close()
+        for guarded in (*self._services.values(), *self._retired):
+            await guarded.close()
         for directory in self._directories.values():
             directory.close()
         if self.trail:

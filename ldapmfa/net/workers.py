@@ -14,18 +14,25 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import structlog
 from twisted.internet.protocol import Factory
 
+from ldapmfa import config as configuration
 from ldapmfa.config import Config
-from ldapmfa.errors import LdapMfaError
+from ldapmfa.errors import ConfigError, LdapMfaError
 from ldapmfa.net.asking import CANCEL
+from ldapmfa.net.driver import where
 from ldapmfa.net.metrics.memory import Memory
 from ldapmfa.net.metrics.page import Pages, open_page
 from ldapmfa.net.order import INPUT, Line, Order, read_report, report
 from ldapmfa.net.ports import close_ports, lend, open_ports
+from ldapmfa.net.reloading import Reloading
 from ldapmfa.net.service import FAREWELL, AsyncService, LdapMfa, open_store
 from ldapmfa.net.systemd import Supervisor
 from ldapmfa.net.turns import Clients, Counts, by_turns
@@ -42,12 +49,17 @@ _GRACE: Final = 3.0
 _STARTING: Final = 60.0
 #: How many times a worker is asked whether it turns, without an answer, before it is taken for stuck.
 _ASKED: Final = 4
+#: Seconds that a worker may take to make another configuration ready, or to put it in place.
+_CHANGING: Final = 20.0
+#: Mistakes, and characters of each, that a worker tells of: they must fit into a message.
+_TOLD: Final = (50, 500)
 
 
 def service_of(config: Config, reactor: Any) -> AsyncService:
     """The service that the configuration asks for: the proxy in this process, or workers."""
-    service = LdapMfa(config, reactor) if config.service.workers == 1 else Workers(config, reactor)
+    service: LdapMfa | Workers = LdapMfa(config, reactor) if config.service.workers == 1 else Workers(config, reactor)
     service.supervisor = Supervisor.from_environment()
+    service.reloading = Reloading(service, reactor, reactor.stop, structlog.get_logger())
     return service
 
 
@@ -59,11 +71,14 @@ class Worker(LdapMfa):
         self._clients = self._counted = Clients(Counts(order.counts), number)
         self._first = number == 1
         self._line = Line(order.channel)
+        self._file = Path(order.file)
+        self._making: asyncio.Task[None] | None = None
         self._tells_of_certificates = number == 1
 
     async def _begin(self) -> None:
         # Ctrl-C reaches every process of a terminal: the parent tells its workers, in its own time
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         asyncio.get_running_loop().add_reader(INPUT, self._heard)
         asyncio.get_running_loop().add_reader(self._line.fileno(), self._told)
         await super()._begin()
@@ -75,11 +90,61 @@ class Worker(LdapMfa):
     def _told(self) -> None:
         """The parent says something."""
         try:
-            for said, _ in self._line.hear():
-                if said["say"] == "beat":
-                    self._line.say("beat")
+            for said, descriptors in self._line.hear():
+                match said["say"]:
+                    case "beat":
+                        self._line.say("beat")
+                    case "prepare":
+                        self._making = self._kept(self._make_ready(said["number"], *descriptors))
+                    case "commit":
+                        self._commit(said["number"])
+                    case "forget":
+                        self._kept(self._forget(said["number"]))
+                    case _:
+                        self._kept(self._unmake(said["number"]))
         except EOFError:  # its standard input ends, too
             asyncio.get_running_loop().remove_reader(self._line.fileno())
+
+    def _commit(self, number: int) -> None:
+        try:
+            self.commit()
+        except Exception as bug:  # noqa: BLE001 - whatever it is
+            self._log.critical("bug", reason=where(bug))
+            os._exit(1)  # half of one configuration and half of another: whoever comes instead has one
+        self._line.say("done", number=number)
+
+    async def _make_ready(self, number: int, text: int, *sockets: int) -> None:
+        """Make ready what the parent has read: its text is in a file, as it may be long."""
+        mistakes: list[str] = []
+        try:
+            said = os.pread(text, os.fstat(text).st_size, 0).decode()  # others read it, too
+            os.close(text)
+            new = await asyncio.to_thread(configuration.load, self._file, text=said, check_files=False)
+            await self.prepare(new, sockets)
+        except ConfigError as wrong:
+            mistakes = wrong.mistakes
+        except Exception as bug:  # noqa: BLE001 - whatever it is, the old configuration counts on
+            mistakes = [f"a bug: {type(bug).__name__}"]
+        most, longest = _TOLD
+        self._line.say("ready", number=number, mistakes=[mistake[:longest] for mistake in mistakes[:most]])
+
+    async def _unmake(self, number: int) -> None:
+        if self._making:
+            await asyncio.wait({self._making})
+        self.abort()
+        self._line.say("done", number=number)
+
+    async def _forget(self, number: int) -> None:
+        broken = ""
+        try:
+            await self.forget_remembered()
+        except LdapMfaError as down:
+            broken = str(down)
+        self._line.say("forgotten", number=number, broken=broken)
+
+    def _accept(self, port: Any) -> None:
+        by_turns(port, self._counted, self._reactor)
+        super()._accept(port)
 
     def _heard(self) -> None:
         if os.read(INPUT, 1024):
@@ -100,23 +165,116 @@ class Workers(AsyncService):
         self._lines: dict[int, Line] = {}  # to those that listen
         self._unanswered: dict[int, int] = {}  # how often each was asked in vain whether it turns
         self._counts = Counts.of(config.service.workers)
+        self._order: Order
+        self._replies: dict[int, tuple[int, asyncio.Future[dict[str, Any]]]] = {}  # each to a question's number
+        self._asked = 0
+        self._starting = 0  # workers that do not listen yet
+        self._may_start = asyncio.Event()  # not while the configuration changes: each has this one, or the next
+        self._may_start.set()
+        self._prepared: tuple[Config, dict[str, Any]] | None = None  # and the ports that are new
         self._memories = [Memory.shared() for _ in range(config.service.workers)]
 
     async def _begin(self) -> None:
         await (await open_store(self._config)).close()
         listens = self._config.listen
-        self._ports = await open_ports(self._reactor, listens, [Factory() for _ in listens])
+        self._ports = await open_ports(self._reactor, listens, [Factory() for _ in listens], waiting=True)
         sockets = [lend(port) for port in self._ports]
-        order = Order(str(self._config.source), self._config.text, sockets, self._counts.descriptor)
+        self._order = Order(str(self._config.source), self._config.text, sockets, self._counts.descriptor)
         loop = asyncio.get_running_loop()
         listening = []
         for number in range(1, self._config.service.workers + 1):
             listening.append(loop.create_future())
-            self._keep(asyncio.ensure_future(self._keep_up(number, order, listening[-1])))
+            self._keep(asyncio.ensure_future(self._keep_up(number, listening[-1])))
         await asyncio.gather(*listening)
         await self._show()
         self._keep(asyncio.ensure_future(self._ask_whether_they_turn()))
         self._log.info("started", workers=len(listening))
+
+    @property
+    def config(self) -> Config:
+        """The configuration that counts."""
+        return self._config
+
+    # -- another configuration
+
+    async def make_ready(self, config: Config) -> None:
+        """As `Reloadable`: every worker has it ready, or none keeps it."""
+        self._may_start.clear()
+        while self._starting:  # noqa: ASYNC110 - seldom, and for a second
+            await asyncio.sleep(0.02)
+        old = {listen.endpoint for listen in self._config.listen}
+        new = [number for number, listen in enumerate(config.listen) if listen.endpoint not in old]
+        ports: dict[str, Any] = {}
+        self._prepared = config, ports
+        try:
+            factories = [Factory() for _ in config.listen]
+            opened = await open_ports(self._reactor, config.listen, factories, waiting=True, only=new)
+            ports.update((config.listen[number].endpoint, port) for number, port in zip(new, opened, strict=True))
+            sockets = [lend(port) for port in opened]
+            with _in_memory(config.text) as text:
+                said = await self._ask_all("prepare", (text, *sockets))
+            mistakes = [mistake for answer in said.values() for mistake in (answer or {}).get("mistakes", ())]
+            if mistakes:
+                raise ConfigError(list(dict.fromkeys(mistakes)))
+            silent = [str(number) for number, answer in said.items() if answer is None]
+            if silent:
+                raise LdapMfaError(f"worker {', '.join(silent)} did not make it ready: nothing is changed")
+        except BaseException:
+            await self.give_up()
+            raise
+
+    async def give_up(self) -> None:
+        """As `Reloadable`."""
+        if self._prepared:
+            _, opened = self._prepared
+            self._prepared = None
+            await self._ask_all("abort")
+            await close_ports(list(opened.values()))
+        self._may_start.set()
+
+    async def put(self, *, forget: bool) -> None:
+        """As `Reloadable`. A worker that can't is killed: the one in its place begins with the new configuration."""
+        if self._prepared is None:
+            raise AssertionError
+        config, opened = self._prepared
+        self._prepared = None
+        ports = dict(zip((listen.endpoint for listen in self._config.listen), self._ports, strict=True)) | opened
+        self._config, self._ports = config, [ports.pop(listen.endpoint) for listen in config.listen]
+        sockets = [int(port.fileno()) for port in self._ports]
+        self._order = replace(self._order, text=config.text, sockets=sockets)
+        try:
+            for number, answer in (await self._ask_all("commit")).items():
+                if answer is None and number in self._lines:
+                    self._log.error("worker killed", worker=number, reason="it does not take the new configuration")
+                    self._processes[number].kill()
+                    self._gone(number)
+            await close_ports(list(ports.values()))  # those of listeners that are no more
+        finally:
+            self._may_start.set()
+        if forget and self._lines:
+            number = min(self._lines)
+            answer = await self._ask(number, "forget")
+            if answer is None or answer["broken"]:
+                raise LdapMfaError(answer["broken"] if answer else f"worker {number} did not answer")
+
+    async def _ask_all(self, what: str, descriptors: Sequence[int] = ()) -> dict[int, dict[str, Any] | None]:
+        """What each worker that listens answers; None: nothing."""
+        numbers = list(self._lines)
+        answers = await asyncio.gather(*(self._ask(number, what, descriptors) for number in numbers))
+        return dict(zip(numbers, answers, strict=True))
+
+    async def _ask(self, number: int, what: str, descriptors: Sequence[int] = ()) -> dict[str, Any] | None:
+        self._asked += 1
+        answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._replies[number] = self._asked, answered
+        self._lines[number].say(what, descriptors, number=self._asked)
+        try:
+            async with asyncio.timeout(_CHANGING):
+                return await answered
+        except TimeoutError:
+            return None
+        finally:
+            self._replies.pop(number, None)
 
     async def _show(self) -> None:
         """Show the figures of all workers."""
@@ -125,7 +283,7 @@ class Workers(AsyncService):
             return
         pages = Pages(
             {f"worker {number}": memory for number, memory in enumerate(self._memories, 1)},
-            directories=lambda: {listen.directory for listen in config.listen},
+            directories=lambda: {listen.directory for listen in self._config.listen},
             processes=lambda: {
                 "main": os.getpid(),
                 **{f"worker {number}": process.pid for number, process in self._processes.items()},
@@ -160,8 +318,10 @@ class Workers(AsyncService):
         line = self._lines[number]
         try:
             for said, _ in line.hear():
-                if said["say"] == "beat":
-                    self._unanswered[number] = 0
+                self._unanswered[number] = 0
+                asked, reply = self._replies.get(number, (0, None))
+                if reply and said.get("number") == asked and not reply.done():
+                    reply.set_result(said)
         except EOFError:
             self._gone(number)
 
@@ -179,24 +339,30 @@ class Workers(AsyncService):
             asyncio.get_running_loop().remove_reader(line.fileno())
             line.close()
             del self._unanswered[number]
+            _, reply = self._replies.get(number, (0, None))
+            if reply and not reply.done():
+                reply.set_exception(TimeoutError())
             if not self.stopping:
                 self.supervisor.status(self.status())
 
-    async def _keep_up(self, number: int, order: Order, listening: asyncio.Future[None]) -> None:
+    async def _keep_up(self, number: int, listening: asyncio.Future[None]) -> None:
         """Start a worker, and another one whenever it ends; one that could not even start at first is a failure."""
         loop = asyncio.get_running_loop()
         delay, longest = _DELAY
         while True:
+            await self._may_start.wait()
+            self._starting += 1
             began = loop.time()
             ended, failure = "", None
             line, theirs = Line.pair()
             try:
-                told = replace(order, channel=theirs, figures=self._memories[number - 1].descriptor)
+                told = replace(self._order, channel=theirs, figures=self._memories[number - 1].descriptor)
                 process = self._processes[number] = await _spawn(number, told)
                 failure = await _heard_from(process)
             except OSError as failed:
                 process, failure = None, LdapMfaError(f"a worker can't be started: {failed.strerror}")
             finally:
+                self._starting -= 1
                 os.close(theirs)
             if failure:
                 line.close()
@@ -273,6 +439,18 @@ async def _heard_from(process: Process) -> LdapMfaError | None:
 
 def _ended(code: int) -> str:
     return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+@contextmanager
+def _in_memory(text: str) -> Iterator[int]:
+    """A file with `text` that is in no folder, to be read from its beginning."""
+    descriptor = os.memfd_create("ldapmfa-configuration")
+    try:
+        os.write(descriptor, text.encode())
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _pipe(stream: T | None) -> T:

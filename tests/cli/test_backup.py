@@ -164,3 +164,16 @@ class TestRestored:
         file = store / "ldapmfa.toml"
         file.write_text(file.read_text().replace('"totp", "hotp", "recovery"', '"recovery"'))
         assert ldapmfa("store", "restored", "--uncertain", "keep", "--json").json["uncertain"] == 2
+
+
+@pytest.mark.parametrize("words", [("backup", "copy.db"), ("restore", "copy.db", "--uncertain", "keep")])
+def test_a_database_server_has_means_of_its_own(bare, port, words):
+    (bare.directory / "copy.db").touch()
+    (bare.directory / "ldapmfa.toml").write_text(
+        f'[[listen]]\nendpoint = "tcp:{port}:interface=127.0.0.1"\n[directory]\nuris = ["ldap://127.0.0.1:9"]\n'
+        f'[store]\nurl = "postgresql+asyncpg://ldapmfa@127.0.0.1:{port}/ldapmfa"\n'
+    )
+    Seal.create(bare.directory / "store.key", entropy=os.urandom)
+    ran = bare("store", *words, "--json")
+    assert ran.code == 2
+    assert "use pg_dump, and after a restore `ldapmfa store restored`" in ran.errors[0]

@@ -54,6 +54,7 @@ from ldapmfa.core.session import (
     Rested,
     Revoked,
     Rules,
+    RulesChanged,
     Send,
     Session,
     StartLogin,
@@ -690,6 +691,14 @@ def test_who_is_not_bound_does_not_rest():
     assert anonymous() >> Rested() >> search(2) << Answer(2, 0x63, 50)
     assert binding() >> Rested() >> LoginEnded(True, OK) << Send(OK)
     assert bound() >> bind(2, "cn=bob", "secret123456") << started(2, "cn=bob") >> Rested() >> LoginEnded(True, OK) << Send(OK)
+
+
+def test_A44_other_rules_hold_for_whatever_is_asked_next_and_who_is_bound_stays_bound():
+    read_only, delete = RulesChanged(Rules(read_only=True)), ORDINARY[0x4A]
+    assert bound() >> delete(2) << Relay(delete(2), 1) >> read_only >> delete(3) << Answer(3, 0x4A, 50) >> search(4) << Relay(search(4), 1)
+    assert binding() >> delete(2) >> read_only >> LoginEnded(True, OK) << Send(OK) << Answer(2, 0x4A, 50)
+    refused = (BindRefused(b"cn=ann", "clear-text", 13), DropDirectory())
+    assert anonymous() >> RulesChanged(Rules(tls_required=True)) >> bind(1, "cn=ann", "secret123456") << refused << Answer(1, 0x60, 13)
 
 
 def test_a_login_that_nobody_waits_for_has_no_effect():

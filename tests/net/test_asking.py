@@ -866,7 +866,7 @@ async def test_a_stop_takes_back_what_is_asked(house, monkeypatch):
     program._clients, program._ports, program._tasks = house.clients, [], set()
     program._log = SimpleNamespace(info=lambda *_: None, error=lambda *_, **__: None)
     program._store, program._directories = house.store, {"default": house.directory}
-    program._services = dict(house.listener.doorway.services)
+    program._services, program._retired, program.trail = dict(house.listener.doorway.services), [], None
     program._askings = house.listener.doorway.askings
     house.with_(doorway=replace(house.listener.doorway, keep=program._kept), started=program._keep)
     await gone(house, await asked(house, BOB))

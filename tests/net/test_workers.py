@@ -46,7 +46,11 @@ def parent(monkeypatch):
     monkeypatch.setattr(workers, "_DELAY", (0.0, 0.0))
     parent = workers.Workers.__new__(workers.Workers)
     parent._counts, parent._processes, parent._log = Counts.of(1), {}, structlog.get_logger()
-    parent._lines, parent._unanswered, parent._memories = {}, {}, [Memory.shared()]
+    parent._lines, parent._unanswered, parent._replies, parent._starting = {}, {}, {}, 0
+    parent._may_start = asyncio.Event()
+    parent._may_start.set()
+    parent._order = ORDER
+    parent._memories = [Memory.shared()]
     parent._config = SimpleNamespace(listen=(), service=SimpleNamespace(workers=1))
     parent.started, parent.supervisor = Deferred(), Supervisor()
     yield parent
@@ -75,7 +79,7 @@ def spawning(monkeypatch, *outcomes):
 async def test_a_worker_that_can_not_be_started_is_tried_again(parent, monkeypatch):
     left = spawning(monkeypatch, Ended(), BlockingIOError(11, "no process left"), BlockingIOError(11, "none"), Alive())
     listening = asyncio.get_running_loop().create_future()
-    task = asyncio.ensure_future(parent._keep_up(1, ORDER, listening))
+    task = asyncio.ensure_future(parent._keep_up(1, listening))
     for _ in range(100):
         await asyncio.sleep(0)
     assert listening.done()
@@ -87,7 +91,7 @@ async def test_a_worker_that_can_not_be_started_is_tried_again(parent, monkeypat
 async def test_one_that_can_not_be_started_at_first_is_a_failure(parent, monkeypatch):
     spawning(monkeypatch, BlockingIOError(11, "no process left"))
     listening = asyncio.get_running_loop().create_future()
-    await parent._keep_up(1, ORDER, listening)
+    await parent._keep_up(1, listening)
     with pytest.raises(LdapMfaError, match="no process left"):
         await listening
 

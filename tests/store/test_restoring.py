@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from store.conftest import SEED, totp
+from store.conftest import SEED, only_sqlite, totp
 
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import StoreDown
@@ -56,7 +56,7 @@ async def put_back(world, work):
 
 
 class TestReplay:
-    pytestmark = pytest.mark.usefixtures("sqlite_only")
+    pytestmark = only_sqlite
 
     async def test_A19_a_code_used_after_the_backup_is_not_good_after_the_restore(self, world):
         store = await world.open()
@@ -183,7 +183,7 @@ async def test_all_secrets_are_opened(world, tmp_path):
 
 
 class TestCopies:
-    pytestmark = pytest.mark.usefixtures("sqlite_only")
+    pytestmark = only_sqlite
 
     async def test_a_copy_made_while_others_write_is_of_one_moment(self, world, alice):
         """Each login writes two rows in one transaction: a copy has both, or neither."""
@@ -262,26 +262,6 @@ class TestCopies:
         path(world).unlink()
         assert not copies.in_use(path(world))
 
-    async def test_what_was_in_its_place_is_kept_with_its_journals(self, tmp_path):
-        for name in ("new", "state.db", "state.db-wal", "state.db-shm"):
-            (tmp_path / name).write_text(name)
-        copies.put_in_place(tmp_path / "new", tmp_path / "state.db", tmp_path / "aside")
-        found = {file.name: file.read_text() for file in tmp_path.iterdir()}
-        assert found == {"state.db": "new", "aside": "state.db", "aside-wal": "state.db-wal", "aside-shm": "state.db-shm"}
-
-    async def test_journals_that_are_left_alone_go_too(self, tmp_path):
-        for name in ("new", "state.db-wal"):
-            (tmp_path / name).write_text(name)
-        copies.put_in_place(tmp_path / "new", tmp_path / "state.db", tmp_path / "aside")
-        assert sorted(file.name for file in tmp_path.iterdir()) == ["aside-wal", "state.db"]
-
-    async def test_nothing_is_lost_where_something_is_aside_already(self, tmp_path):
-        for name in ("new", "state.db", "aside"):
-            (tmp_path / name).write_text(name)
-        with pytest.raises(FileExistsError):
-            copies.put_in_place(tmp_path / "new", tmp_path / "state.db", tmp_path / "aside")
-        assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {n: n for n in ("new", "state.db", "aside")}
-
     async def test_a_copy_opens_with_the_key_and_with_no_other(self, world, tmp_path):
         store = await world.open()
         await world.enrol(store)
@@ -292,3 +272,25 @@ class TestCopies:
 
         with pytest.raises(ConfigError, match="store.key_file"):
             await other.open(seal=Seal.create(tmp_path / "k2", entropy=os.urandom))
+
+
+class TestPuttingInPlace:
+    def test_what_was_in_its_place_is_kept_with_its_journals(self, tmp_path):
+        for name in ("new", "state.db", "state.db-wal", "state.db-shm"):
+            (tmp_path / name).write_text(name)
+        copies.put_in_place(tmp_path / "new", tmp_path / "state.db", tmp_path / "aside")
+        found = {file.name: file.read_text() for file in tmp_path.iterdir()}
+        assert found == {"state.db": "new", "aside": "state.db", "aside-wal": "state.db-wal", "aside-shm": "state.db-shm"}
+
+    def test_journals_that_are_left_alone_go_too(self, tmp_path):
+        for name in ("new", "state.db-wal"):
+            (tmp_path / name).write_text(name)
+        copies.put_in_place(tmp_path / "new", tmp_path / "state.db", tmp_path / "aside")
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["aside-wal", "state.db"]
+
+    def test_nothing_is_lost_where_something_is_aside_already(self, tmp_path):
+        for name in ("new", "state.db", "aside"):
+            (tmp_path / name).write_text(name)
+        with pytest.raises(FileExistsError):
+            copies.put_in_place(tmp_path / "new", tmp_path / "state.db", tmp_path / "aside")
+        assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {n: n for n in ("new", "state.db", "aside")}

@@ -13,7 +13,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect
-from store.conftest import SEED
+from store.conftest import SEED, only_sqlite
 
 from ldapmfa.core.secret import Secret
 from ldapmfa.store import migrating
@@ -22,12 +22,6 @@ from ldapmfa.store.rows import row_name
 CONFIG = Config()
 CONFIG.set_main_option("script_location", str(migrating.MIGRATIONS))
 REVISIONS = [revision.revision for revision in ScriptDirectory.from_config(CONFIG).walk_revisions()][::-1]
-
-
-@pytest.fixture
-def sqlite_only(url):
-    if not url.startswith("sqlite:"):
-        pytest.skip("the first version knew SQLite alone")
 
 
 def brought_to(url, revision):
@@ -68,7 +62,8 @@ def of_the_first_version(world, alice):
     return position
 
 
-async def test_a_store_of_the_first_version_is_brought_up_to_date_and_its_owner_logs_in(world, alice, sqlite_only):
+@only_sqlite  # the first version knew nothing else
+async def test_a_store_of_the_first_version_is_brought_up_to_date_and_its_owner_logs_in(world, alice):
     position = of_the_first_version(world, alice)
     store = await world.open()
     (row,) = await store.accounts()

@@ -33,9 +33,12 @@ LOOK: Final = 1.0
 PATIENCE: Final = 3.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Observed:
-    """What is looked at; `ports`, `tallies` and what is `presented` by the names of listeners."""
+    """What is looked at; `ports`, `tallies` and what is `presented` by the names of listeners.
+
+    Another configuration puts others in their place.
+    """
 
     store: Store
     budget: Budget

@@ -1,0 +1,163 @@
+"""Read the configuration again, and put all of it in the old one's place, or nothing.
+
+Promised here: whatever is wrong with the new configuration, in the file or in what it comes to, in any process, the old
+one counts on, whole (A44); what changed is logged key by key, a secret only as changed; one reload at a time. SIGHUP
+and `ldapmfa reload` are the same. Not in here: how it is made and put in place (`service`, `workers`), and what
+differs (`ldapmfa.config.changes`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from ldapmfa import config as configuration
+from ldapmfa.config import Config
+from ldapmfa.config.changes import Change, changes
+from ldapmfa.errors import ConfigError, LdapMfaError
+from ldapmfa.net.control import Control
+from ldapmfa.net.driver import where
+from ldapmfa.net.systemd import Supervisor
+
+
+class Reloadable(Protocol):
+    """What can go by another configuration: `prepare`, then `commit` or `abort`."""
+
+    supervisor: Supervisor
+
+    @property
+    def config(self) -> Config:
+        """The one that counts."""
+        ...
+
+    def status(self) -> str:
+        """How it is, in plain words."""
+        ...
+
+    async def make_ready(self, config: Config) -> None:
+        """Make all of it, in every process, so that nothing can fail later. LdapMfaError: nothing has changed."""
+        ...
+
+    async def put(self, *, forget: bool) -> None:
+        """Let it count, in every process, before this is over; and `forget` which logins were remembered."""
+        ...
+
+    async def give_up(self) -> None:
+        """Let go of what was made ready, in every process."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of it: what would change or has, or what is wrong; with mistakes nothing was applied."""
+
+    applied: bool
+    changes: list[Change]
+    mistakes: list[str]
+    broken: bool = False  #: whether it was not the configuration's fault
+
+    def as_dict(self) -> dict[str, Any]:
+        """As the control socket answers."""
+        return asdict(self)
+
+
+class Reloading:
+    """The reloads of `service`. `stop` ends the program, for a terminal that is gone sends SIGHUP, too."""
+
+    def __init__(self, service: Reloadable, reactor: Any, stop: Callable[[], None], log: Any) -> None:
+        self._service = service
+        self._reactor = reactor
+        self._stop = stop
+        self._log = log
+        self._lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._control: Control | None = None
+        self._terminal = os.isatty(2)
+
+    async def begin(self) -> None:
+        """Hear of SIGHUP, and at the control socket."""
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self._hung_up))
+        path = self._service.config.control_socket
+        try:
+            self._control = Control(path, self._asked)
+            await self._control.begin()
+        except OSError as failed:
+            self._control = None
+            hint = "`ldapmfa reload` can't reach this program; SIGHUP can. service.control names another place"
+            self._log.warning("no control socket", path=str(path), reason=failed.strerror or str(failed), hint=hint)
+
+    def end(self) -> None:
+        """Hear of nothing any more."""
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        if self._control:
+            self._control.end()
+            self._control = None
+
+    def _hung_up(self) -> None:
+        if self._terminal and not os.isatty(2):
+            self._stop()  # the terminal is gone, as for any program that runs in one
+            return
+        task = asyncio.ensure_future(self.reload())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _asked(self, asked: dict[str, Any]) -> dict[str, Any]:
+        if asked.get("do") != "reload":
+            return {"error": "unknown request"}
+        # a client that goes leaves the reload to its end
+        outcome = await asyncio.shield(asyncio.ensure_future(self.reload(check=bool(asked.get("check")))))
+        return outcome.as_dict()
+
+    async def reload(self, *, check: bool = False) -> Outcome:
+        """Read the file and go by it; with `check` only find out whether that could be done."""
+        async with self._lock:
+            self._service.supervisor.reloading()
+            try:
+                return await self._reload(check=check)
+            finally:
+                self._service.supervisor.ready(self._service.status())
+
+    async def _reload(self, *, check: bool) -> Outcome:
+        found: list[Change] = []
+        service = self._service
+
+        def refused(mistakes: list[str], *, broken: bool = False) -> Outcome:
+            for mistake in mistakes:
+                self._log.error("reload refused", reason=mistake)
+            return Outcome(applied=False, changes=found, mistakes=mistakes, broken=broken)
+
+        try:
+            new = await asyncio.to_thread(configuration.load, service.config.source)
+            found = changes(service.config, new)
+            fixed = [f"{change.key}: can't change while the program runs: restart it" for change in found
+                     if change.needs_restart]  # fmt: skip
+            if fixed:
+                return refused(fixed)
+            await service.make_ready(new)
+        except ConfigError as wrong:
+            return refused(wrong.mistakes)
+        except LdapMfaError as broken:
+            return refused([str(broken)], broken=True)
+        except Exception as bug:  # noqa: BLE001 - whatever it is, the old configuration counts on
+            await service.give_up()
+            return refused([f"a bug: {type(bug).__name__}"], broken=True)
+        if check:
+            await service.give_up()
+            return Outcome(applied=False, changes=found, mistakes=[])
+        try:
+            await service.put(forget=any(change.is_policy for change in found))
+        except LdapMfaError as broken:
+            self._log.error("remembered logins not forgotten", reason=str(broken))
+        except Exception as bug:  # noqa: BLE001 - whatever it is
+            # half of one configuration and half of another: started again it has one
+            self._log.critical("stopped for a half reload", reason=where(bug))
+            self._stop()
+            return Outcome(applied=False, changes=found, mistakes=["a bug: the program is being stopped"], broken=True)
+        for change in found:
+            self._log.info("setting changed", key=change.key, old=change.old, new=change.new)
+        self._log.info("reloaded", changes=len(found))
+        return Outcome(applied=True, changes=found, mistakes=[])
