@@ -14,6 +14,7 @@ from ldapmfa.cli.cache import cache
 from ldapmfa.cli.command import VERSION, Group
 from ldapmfa.cli.command import main as _main
 from ldapmfa.cli.desk import remembered
+from ldapmfa.cli.doctor.command import doctor
 from ldapmfa.cli.explain import explain
 from ldapmfa.cli.factor import factor
 from ldapmfa.cli.fraud import fraud
@@ -33,8 +34,8 @@ def root() -> None:
 
 
 for _command in (
-    init, check_config, run, reload, worker, demo, user, remembered, fraud, factor, explain, audit, cache, store, key,
-    completion,
+    init, check_config, doctor, run, reload, worker, demo, user, remembered, fraud, factor, explain, audit, cache,
+    store, key, completion,
 ):  # fmt: skip
     root.add_command(_command)
 

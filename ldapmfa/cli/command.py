@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 #: What a command ends with, and when.
 EXIT_CODES: Final[Mapping[int, str]] = {
     0: "done; for a question, yes",
-    1: "the answer is no: a login test was refused, a name or a reference code was not found",
+    1: "the answer is no: a login test was refused, a name or a reference code was not found; the doctor warns",
     2: "a mistake in the configuration or in the command line",
-    3: "broken: the store or a directory can't be reached",
+    3: "broken: the store or a directory can't be reached; the doctor found what does not work",
     130: "interrupted",
 }
 

@@ -81,7 +81,27 @@ def key_mistakes(settings: Config) -> list[str]:
     return []
 
 
+async def store_risks(settings: Config) -> list[str]:
+    """What endangers what is kept in a store that is a server's. ConfigError, StoreDown: it can't be opened."""
+    if settings.store.sqlite_file is not None:
+        return []
+    store = await service.open_store(settings, migrate=False)
+    try:
+        return await store.risks()
+    finally:
+        await store.close()
+
+
 def warnings(config: Config) -> list[str]:
+    """What is no mistake, and yet dangerous, in the configuration and the listeners' certificates."""
+    found = dangers(config)
+    for number, listen in enumerate(config.listen):
+        if listen.certificate:
+            found += _ending(_first_certificate(listen.certificate), f"listen[{number}].certificate")
+    return found
+
+
+def dangers(config: Config) -> list[str]:
     """What is no mistake, and yet dangerous, in the configuration alone."""
     found = []
     for name, directory in config.every_directory.items():
@@ -97,7 +117,7 @@ def warnings(config: Config) -> list[str]:
                 "as they can at Active Directory; `ldapmfa user import-phones` takes the numbers over once instead"
             )
         if not directory.starttls:
-            exposed = [server.host for server in directory.servers if not server.tls and not _is_loopback(server.host)]
+            exposed = [server.host for server in directory.servers if not server.tls and not is_loopback(server.host)]
             if directory.srv and not directory.srv.tls:
                 exposed = [f"whatever host the DNS names for {directory.srv.name}"]
             hint = "write ldaps://, or set starttls = true"
@@ -109,9 +129,6 @@ def warnings(config: Config) -> list[str]:
             f"metrics.endpoint: others than this machine can connect to {config.metrics.endpoint}, and need not prove"
             " who they are: let a firewall say who may, or listen on interface=127.0.0.1"
         )
-    for number, listen in enumerate(config.listen):
-        if listen.certificate:
-            found += _ending(_first_certificate(listen.certificate), f"listen[{number}].certificate")
     return found
 
 
@@ -247,7 +264,7 @@ def _connect(settings: DirectorySettings, server: Server, checked: Checked) -> b
         try:
             if not server.ldaps:
                 _start_tls(link)
-            with _context(settings).wrap_socket(link, server_hostname=server.host) as encrypted:
+            with tls_context(settings).wrap_socket(link, server_hostname=server.host) as encrypted:
                 der = encrypted.getpeercert(binary_form=True)
         except ssl.SSLCertVerificationError as error:
             checked.mistakes.append(
@@ -263,7 +280,8 @@ def _connect(settings: DirectorySettings, server: Server, checked: Checked) -> b
     return True
 
 
-def _context(settings: DirectorySettings) -> ssl.SSLContext:
+def tls_context(settings: DirectorySettings) -> ssl.SSLContext:
+    """As strict as a login's, with the standard library."""
     context = ssl.create_default_context(cafile=settings.ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not settings.verify:
@@ -318,7 +336,8 @@ def _place(name: str) -> str:
     return "directory" if name == "default" else f"directories.{name}"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether it is this machine."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

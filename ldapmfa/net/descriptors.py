@@ -8,6 +8,7 @@ what becomes of a client that is too much.
 from __future__ import annotations
 
 import resource
+from contextlib import suppress
 from typing import Any, Final
 
 from ldapmfa.config import Config
@@ -30,12 +31,14 @@ def fitting(config: Config, log: Any) -> int:
     need = wanted(config, connections)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if not _covers(soft, need):
-        soft = need if _covers(hard, need) else hard
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        with suppress(OSError, ValueError):  # a sandbox may forbid it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (need if _covers(hard, need) else hard, hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if _covers(soft, need):
         return connections
     fits = max(1, (soft - wanted(config, 0)) // EACH)
-    log.warning(
+    tell = log.warning if "connections" in config.limits.model_fields_set else log.info  # nobody asked for so many
+    tell(
         "fewer clients than configured",
         connections=fits,
         reason=f"limits.connections = {connections} needs {need} open files, and the process may have {soft}: set "

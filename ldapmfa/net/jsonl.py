@@ -45,10 +45,10 @@ class JsonLines:
         descriptor = self._locked()
         try:
             size = os.fstat(descriptor).st_size
-            if self._rotate_bytes and size and size + len(data) > self._rotate_bytes:
+            while self._rotate_bytes and size and size + len(data) > self._rotate_bytes:
                 self._put_aside()
                 self._let_go()
-                descriptor = self._locked()
+                descriptor = self._locked()  # others may have filled it meanwhile
                 size = os.fstat(descriptor).st_size
             return _added(descriptor, data, size)
         finally:

@@ -1,5 +1,6 @@
 """Audit events as lines of a file: whole, once, for nobody else to read, whoever else writes or moves it."""
 
+import errno
 import fcntl
 import json
 import os
@@ -52,6 +53,21 @@ class TestWhoMayRead:
         file.chmod(was)
         JsonLines(file).write([event(1)])
         assert mode(file) == 0o600
+
+    @pytest.mark.parametrize(("was", "goes"), [(0o660, True), (0o664, False), (0o601, False)])
+    def test_somebody_elses_file_is_written_only_if_others_can_not_read_it(self, file, monkeypatch, was, goes):
+        def not_mine(descriptor, mode):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        file.write_text("")
+        file.chmod(was)
+        monkeypatch.setattr(os, "fchmod", not_mine)
+        if goes:
+            assert JsonLines(file).write([event(1)]) == 1
+        else:
+            with pytest.raises(PermissionError):
+                JsonLines(file).write([event(1)])
+            assert file.read_text() == ""
 
     def test_files_that_were_put_aside_are_no_more_open(self, file):
         lines = JsonLines(file, rotate_bytes=100)
