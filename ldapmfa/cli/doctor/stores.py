@@ -106,7 +106,8 @@ def _inside(file: Path) -> Iterator[Finding]:
 #: Settings of a server with which what it says is committed may be lost, and what is written of that.
 _SAFE: Final = {"fsync": "on", "full_page_writes": "on"}
 _ASKED: Final = """SELECT current_setting('server_version'), current_setting('fsync'),
-current_setting('full_page_writes'), current_setting('synchronous_standby_names'), extract(epoch FROM clock_timestamp())::float8"""
+current_setting('full_page_writes'), current_setting('synchronous_standby_names'),
+extract(epoch FROM clock_timestamp())::float8"""
 
 
 def _postgresql(config: Config) -> Iterator[Finding]:
