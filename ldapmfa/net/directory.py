@@ -58,7 +58,7 @@ _KEPT: Final = 10_000
 
 #: What a connection fails with that says nothing of the other end.
 _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
-#: What a domain controller says FALSE in while it does not have all that its fellows have ([MS-ADTS] 3.1.1.3.2.17).
+#: What a domain controller says FALSE in while it does not have all that its fellows have ([MS-ADTS] 3.1.1.3.2).
 _SYNCHRONISED: Final = "isSynchronized"
 
 #: What an administrator hears of the DNS.
@@ -259,10 +259,11 @@ class Directory:
         self._spares.give_back(link)
 
     def close(self) -> None:
-        """Close what nobody uses, and look after the servers no longer."""
+        """Close what nobody uses, and look after the servers no longer; whoever is still here may go on."""
         self._spares.close()
         for health in self._health:
             health.end()
+        self._health = ()
         if self._finding:
             self._finding.cancel()
 

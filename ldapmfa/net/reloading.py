@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -77,6 +78,8 @@ class Reloading:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._control: Control | None = None
         self._terminal = os.isatty(2)
+        self.successful = True  #: whether the last one was applied
+        self.success_at = time.time()  #: when the configuration that counts was read, in seconds since the epoch
 
     async def begin(self) -> None:
         """Hear of SIGHUP, and at the control socket."""
@@ -117,9 +120,13 @@ class Reloading:
         async with self._lock:
             self._service.supervisor.reloading()
             try:
-                return await self._reload(check=check)
+                outcome = await self._reload(check=check)
             finally:
                 self._service.supervisor.ready(self._service.status())
+            if not check:
+                self.successful = outcome.applied
+                self.success_at = time.time() if outcome.applied else self.success_at
+            return outcome
 
     async def _reload(self, *, check: bool) -> Outcome:
         found: list[Change] = []

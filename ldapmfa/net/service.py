@@ -311,6 +311,10 @@ class AsyncService(Service):
         """Whether all of it turns, as whoever calls this does."""
         return True
 
+    def _reloaded(self) -> tuple[bool, float] | None:
+        """As `Pages` wants it."""
+        return (self.reloading.successful, self.reloading.success_at) if self.reloading else None
+
     async def _start(self) -> None:
         try:
             await self._begin()
@@ -658,6 +662,7 @@ class LdapMfa(AsyncService):
                 {"main": figures.memory},
                 directories=lambda: {listen.directory for listen in self._config.listen},
                 stopping=lambda: self.stopping,
+                reloaded=self._reloaded,
             )
             self._page = await open_page(self._reactor, config.metrics.endpoint, pages, self._log)
 
@@ -668,9 +673,6 @@ class LdapMfa(AsyncService):
             return
         figures.expect(made.config, made.services)
         names = [listener.name for listener in made.listeners]
-        for name in observed.ports.keys() - set(names):
-            figures.keep(catalogue.LISTENING, name, only=())
-            figures.keep(catalogue.CERTIFICATE_END, name, only=())
         observed.services, observed.directories = made.services, made.directories
         observed.clocks = self.clocks if self._first else None
         observed.ports = dict(zip(names, self._ports, strict=True))

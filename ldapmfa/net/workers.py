@@ -289,6 +289,7 @@ class Workers(AsyncService):
                 **{f"worker {number}": process.pid for number, process in self._processes.items()},
             },
             stopping=lambda: self.stopping,
+            reloaded=self._reloaded,
         )
         self._page = await open_page(self._reactor, config.metrics.endpoint, pages, self._log)
 

@@ -209,6 +209,17 @@ async def test_spare_links_of_a_server_that_went_down_serve_nobody_and_those_of_
     assert await spare_at() == [ONE]
 
 
+async def test_clients_that_outlive_the_looking_after_are_not_turned_away_for_ever(house):
+    """After a reload those who stay keep the directory that they came to."""
+    await house.begin()
+    house.fails = {ONE: REFUSED, TWO: REFUSED}
+    assert await house.client().log_in() == 52
+    house.directory.close()
+    house.fails = {}
+    assert await house.client().log_in() == 0
+    assert house.conditions == ["up", "down"]
+
+
 async def test_a_link_to_a_server_whose_turn_is_over_is_not_kept_for_another_login(house):
     house.fails[ONE] = REFUSED
     await house.begin()

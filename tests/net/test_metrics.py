@@ -361,7 +361,8 @@ async def test_servers_come_and_go_and_are_not_measured_any_more(house):
     servers = house.directory._servers
 
     def seen():
-        _look_at_servers(house.directory, "default", figures)
+        with figures.look():
+            _look_at_servers(house.directory, "default", figures)
         shown = lines(figures.memory)
         return {series.split('server="')[1][:-2]: up for series, up in shown.items() if series.startswith("ldapmfa_directory_up{")}
 
@@ -375,6 +376,25 @@ async def test_servers_come_and_go_and_are_not_measured_any_more(house):
     servers.replace([Place(one), Place(other)])
     servers.well(one, synchronised=False)
     assert seen() == {"ldap://directory.test:389": 1, "ldap://other.test:389": 0}
+
+
+def test_what_is_not_measured_any_more_is_not_shown_and_what_is_measured_elsewhere_is():
+    figures = Figures(Memory())
+    for services in ({"duo", "entra"}, {"entra"}, {"entra"}):
+        with figures.look():
+            for name in services:
+                figures.set(catalogue.BREAKER, name, "open", to=1)
+        figures.set(catalogue.STORE_UP, to=1)
+    shown = lines(figures.memory)
+    assert [series for series in shown if "breaker" in series] == ['ldapmfa_breaker{service="entra",state="open"}']
+    assert shown["ldapmfa_store_up"] == 1
+
+
+def test_what_came_of_the_last_reload_is_shown():
+    pages = Pages({}, directories=list, reloaded=lambda: (False, 1234.5))
+    page = pages.answer("/metrics", "").body.decode()
+    assert "ldapmfa_config_last_reload_successful 0.0\n" in page
+    assert "ldapmfa_config_last_reload_success_timestamp_seconds 1234.5\n" in page
 
 
 @pytest.mark.parametrize("trouble", ["down", "hangs"])

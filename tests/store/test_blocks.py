@@ -233,6 +233,7 @@ class TestNotices:
         assert await one.take_notices(60) == []
         await self.noted(world, one, alice, "mail", "webhook")
         taken = await one.take_notices(60)
+        assert await other.notices() == (2, 0)
         assert sorted((notice.way, notice.body["to"], notice.tries) for notice in taken) == [
             ("mail", "mail", 1), ("webhook", "webhook", 1),
         ]  # fmt: skip
@@ -241,6 +242,7 @@ class TestNotices:
         world.now += 60
         again = await other.take_notices(60)
         assert [notice.tries for notice in again] == [2, 2], "who had taken them is gone"
+        assert await one.notices() == (0, 2), "both were tried in vain"
         assert not await one.put_off_notice(taken[0], 5), "another one has it now"
         for notice in again:
             await other.end_notice(notice)

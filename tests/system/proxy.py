@@ -212,8 +212,8 @@ class Proxy:
         return found
 
     def logged(self, event):
-        """The lines of the log that tell of `event`."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        """The lines of the log that tell of `event`; one that is being written is none yet."""
+        lines = [json.loads(line) for line in self.log.read_text().split("\n")[:-1] if line.startswith("{")]
         return [line for line in lines if line.get("event") == event]
 
     def wait_for_log(self, text):

@@ -168,6 +168,31 @@ def states(control):
     return {}
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_reload_keeps_every_count_and_shows_what_is_new_and_what_came_of_it(slapd, tmp_path, workers):
+    with Watched(slapd, tmp_path / "proxy", workers=workers, listen={"name": "ldap"}) as proxy:
+        assert [proxy.log_in() for _ in range(4)] == [0] * 4
+        first = proxy.shown()
+        assert first["ldapmfa_config_last_reload_successful",] == 1
+        proxy.config.write_text(proxy.config.read_text() + '[[application]]\nname = "vpn"\nnetworks = ["127.0.0.0/8"]\n')
+        os.kill(proxy.process.popen.pid, signal.SIGHUP)
+        wait_for(lambda: ("ldapmfa_logins_total", "vpn", "hotp", "refused") in proxy.shown(), 10)
+        wait_for(lambda: proxy.shown()[AT] > first[AT], 10)
+        assert proxy.logins("accepted") == 4
+        assert proxy.log_in() == 0
+        assert proxy.shown()["ldapmfa_logins_total", "vpn", "hotp", "accepted"] == 1
+        good = proxy.shown()[AT]
+        proxy.config.write_text(proxy.config.read_text() + "[nonsense]\n")
+        os.kill(proxy.process.popen.pid, signal.SIGHUP)
+        wait_for(lambda: proxy.shown()["ldapmfa_config_last_reload_successful",] == 0, 10)
+        assert proxy.shown()[AT] == good
+        wait_for(lambda: proxy.health("/readyz") == (200, []), 10)  # it goes on as it was
+        assert proxy.health("/healthz") == (200, [])
+
+
+AT = ("ldapmfa_config_last_reload_success_timestamp_seconds",)
+
+
 def test_killing_a_worker_loses_no_count(slapd, tmp_path):
     with Watched(slapd, tmp_path / "proxy", workers=2) as proxy:
         for _ in range(8):

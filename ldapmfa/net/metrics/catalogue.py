@@ -177,6 +177,16 @@ CERTIFICATE_END: Final = Metric(
 BUILD: Final = Metric(
     "ldapmfa_build_info", "gauge", "Always 1; the labels say what runs.", ("version", "python"), merge="max"
 )
+RELOADED: Final = Metric(
+    "ldapmfa_config_last_reload_successful",
+    "gauge",
+    "Whether the last reload of the configuration was applied; 1 if there was none.",
+)
+RELOADED_AT: Final = Metric(
+    "ldapmfa_config_last_reload_success_timestamp_seconds",
+    "gauge",
+    "When the configuration that counts was read, in seconds since the epoch.",
+)
 WORKERS: Final = Metric(
     "ldapmfa_processes",
     "gauge",
@@ -233,6 +243,8 @@ ALL: Final = (
     LISTENING,
     CERTIFICATE_END,
     BUILD,
+    RELOADED,
+    RELOADED_AT,
     WORKERS,
     READY,
     *PROCESS,

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import platform
 from bisect import bisect_left
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Final
@@ -47,6 +48,8 @@ class Figures:
         self._places: dict[Key, int] = {}
         self._histograms: dict[Key, tuple[tuple[float, ...], list[int]]] = {}
         self._reached: dict[Key, float] = {}
+        self._measured: set[Key] = set()
+        self._seen: set[Key] = set()
         self._applications: frozenset[str] = frozenset()
         self._factors: frozenset[str] = frozenset()
 
@@ -64,14 +67,19 @@ class Figures:
         self._reached[key] = count
 
     def set(self, metric: Metric, *labels: str, to: float) -> None:
-        """Measure; NaN: there is nothing to be measured any more."""
-        self.memory.values[self._place(metric.name, *labels)] = to
+        """Measure; NaN: there is nothing to be measured."""
+        key = (metric.name, *labels)
+        self.memory.values[self._place(*key)] = to
+        self._measured.add(key)
 
-    def keep(self, metric: Metric, first: str, *, only: Collection[Key]) -> None:
-        """Of the series of a gauge whose first label is `first`, only those with these labels are measured any more."""
-        for key, place in self._places.items():
-            if key[:2] == (metric.name, first) and key[1:] not in only:
-                self.memory.values[place] = math.nan
+    @contextmanager
+    def look(self) -> Iterator[None]:
+        """What was measured in the look before, and is not in this one, is there no more."""
+        before, self._measured = self._seen, set()
+        yield
+        self._seen, self._measured = self._measured, set()
+        for key in before - self._seen:
+            self.memory.values[self._place(*key)] = math.nan
 
     def observe(self, metric: Metric, *labels: str, seconds: float) -> None:
         """Count in a histogram: its first places are the buckets', then comes the sum's."""

@@ -60,7 +60,8 @@ class Answer:
 class Pages:
     """What there is to be seen of the processes whose figures are in `memories`, by their names.
 
-    `directories` are those that logins need; `processes` gives process ids by name; `stopping` says whether it ends.
+    `directories` are those that logins need; `processes` gives process ids by name; `stopping` says whether it ends;
+    `reloaded` whether the last reload was applied, and when one was last, in seconds since the epoch.
     """
 
     def __init__(
@@ -70,11 +71,13 @@ class Pages:
         directories: Callable[[], Iterable[str]],
         processes: Callable[[], Mapping[str, int]] = lambda: {"main": os.getpid()},
         stopping: Callable[[], bool] = lambda: False,
+        reloaded: Callable[[], tuple[bool, float] | None] = lambda: None,
     ) -> None:
         self._memories = memories
         self._directories = directories
         self._processes = processes
         self._stopping = stopping
+        self._reloaded = reloaded
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
@@ -99,6 +102,9 @@ class Pages:
         found[catalogue.WORKERS.name, "configured"] = len(self._memories)
         found[catalogue.WORKERS.name, "well"] = len(self._memories) - len(unwell(self._memories, time.monotonic()))
         found |= dict(self._of_processes())
+        reloaded = self._reloaded()
+        if reloaded:
+            found[catalogue.RELOADED.name,], found[catalogue.RELOADED_AT.name,] = reloaded
         series: defaultdict[str, list[tuple[Key, float]]] = defaultdict(list)
         for (name, *labels), value in sorted(found.items()):
             series[name].append((tuple(labels), value))

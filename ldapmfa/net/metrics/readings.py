@@ -100,16 +100,12 @@ def _look_at_clocks(clocks: Clocks, figures: Figures) -> None:
 def _look_at_servers(directory: Directory, name: str, figures: Figures) -> None:
     states = directory.states()
     counts = dict.fromkeys(catalogue.CONDITIONS, 0)
-    kept = set()
     for state in states:
         server = str(state.server)
         role = "global-catalog" if state.server == directory.settings.global_catalog else "directory"
-        kept |= {(name, role, server), (name, server)}
         counts[state.condition] += 1
         figures.set(catalogue.DIRECTORY_UP, name, role, server, to=state.condition not in {"unknown", "down"})
         figures.set(catalogue.LINKS, name, server, to=state.links)
-    for metric in (catalogue.DIRECTORY_UP, catalogue.LINKS):
-        figures.keep(metric, name, only=kept)
     for condition, count in counts.items():
         figures.set(catalogue.SERVERS, name, condition, to=count)
     figures.set(catalogue.SPARE, name, to=directory.spare)
@@ -122,7 +118,8 @@ async def keep_looking(observed: Observed, figures: Figures, clock: Any, log: An
     while True:
         figures.memory.beat(time.monotonic())
         try:
-            look(observed, figures)
+            with figures.look():
+                look(observed, figures)
         except Exception as bug:  # noqa: BLE001 - who only looks must not make a proxy that works look dead
             if not said:
                 log.error("bug", reason=where(bug))  # noqa: TRY400 - the text may hold anything
