@@ -703,6 +703,9 @@ class LdapMfa(AsyncService):
             write_timeout=limits.write_timeout,
             clients=self._clients,
             cuts=self._cuts,
+            entrance=(
+                listen.tls, listen.client_ca_file, listen.require_client_certificate, listen.proxy_protocol_from
+            ),
             started=self._keep,
             doors=tuple(self._door(config, listen, application, doorway) for application in config.application),
         )
@@ -740,8 +743,8 @@ class LdapMfa(AsyncService):
                 listener.tally.turn_away("proxy-header")
                 listener.log.warning("client turned away", client=str(address_of(peer)), reason=why)
 
-            timeout = self._config.limits.handshake_timeout
-            factory = ProxyHeaderFactory(factory, listen.proxy_protocol_from, self._reactor, refused, timeout)
+            seconds = listener.handshake_timeout
+            factory = ProxyHeaderFactory(factory, listen.proxy_protocol_from, self._reactor, refused, seconds)
         factory.noisy = False
         return factory
 
