@@ -42,8 +42,14 @@ def write(proxy, more="", change=lambda text: text):
 
 def asked(proxy, **more):
     """What the program answers at its control socket."""
-    wait_for((proxy.path / "ldapmfa.sock").exists)
-    return control.ask(proxy.path / "ldapmfa.sock", {"do": "reload", **more})
+    answers = []
+
+    def answered():
+        answers.append(control.ask(proxy.path / "ldapmfa.sock", {"do": "reload", **more}))
+        return answers[-1]
+
+    wait_for(answered)  # it may be starting
+    return answers[-1]
 
 
 def reload(proxy, *words):
