@@ -12,6 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import func, insert, select
 from store.conftest import World
+from system.servers.common import make_certificates
 from system.servers.postgresql import Postgresql
 
 from ldapmfa.config.postgresql import DatabaseUrl
@@ -302,6 +303,31 @@ async def test_A44_whose_connection_was_lost_looks_when_it_is_back(world, monkey
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", world.url.rpartition("/")[2]
     )
     await asyncio.wait_for(waiting, 5)
+
+
+# -- TLS
+
+
+async def test_A40_the_servers_certificate_is_verified(key_file, seal, tmp_path):
+    cluster = Postgresql()
+    try:
+        ca_file = make_certificates(cluster.directory / "tls")
+        cluster.show(cluster.directory / "tls")
+        cluster.start()
+        url = cluster.url(cluster.database())
+        named = url.replace("127.0.0.1", "localhost")
+        for options in (f"?sslrootcert={ca_file}", "?ssl=require"):
+            world = World(named + options, key_file, seal, cluster=cluster)
+            store = await world.open()
+            assert await works(store)
+            raw = store._database._writing.raw
+            assert await raw.fetchval("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+            await world.close()
+        for options in ("?ssl=verify-full", f"?ssl=verify-ca&sslrootcert={make_certificates(tmp_path / 'other')}"):
+            with pytest.raises(ConfigError, match=r"store\.url: .*sslrootcert"):
+                await World(named + options, key_file, seal, cluster=cluster).open()
+    finally:
+        cluster.stop()
 
 
 # -- a server that is away
