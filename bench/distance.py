@@ -98,10 +98,10 @@ class Logins:
             url = urlunsplit(parts._replace(netloc=f"{user}127.0.0.1:{port}"))
         return await Store.open(url, self._seal, clock=lambda: self._now, normalise_dn=dn.normalise)
 
-    async def enrol(self, store: Store) -> None:
-        """Make the accounts."""
+    async def enrol(self, store: Store, numbers: range = range(CROWD)) -> None:
+        """Make the accounts of these numbers."""
         parameters = {"algorithm": "sha1", "digits": 6, "period": PERIOD}
-        for number in range(CROWD):
+        for number in numbers:
             owner = self._identity(number)
             change = AccountChanged(at=self._now, action="enrolled", account=owner.key, actor="bench")
             await store.enrol(owner, NewCredential("totp", SEED, parameters), "bench", change)

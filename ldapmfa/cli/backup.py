@@ -1,7 +1,7 @@
-"""`ldapmfa store backup`, `restore`, `restored`: a copy of the store, and what must be forgotten of one put back.
+"""`ldapmfa store backup`, `restore`, `restored`, `copy`: a copy of the store, and what one put back must forget.
 
-Not in here: how a file is copied and put in place (`ldapmfa.store.copies`), and what counts as used afterwards
-(`ldapmfa.accounts`, `ldapmfa.store.restoring`).
+Not in here: how all of a store is put into another (`ldapmfa.store.moving`), how a file is copied and put in place
+(`ldapmfa.store.copies`), and what counts as used afterwards (`ldapmfa.accounts`, `ldapmfa.store.restoring`).
 """
 
 from __future__ import annotations
@@ -65,6 +65,42 @@ def backup(file: Path) -> None:
     value = {"store": str(source), "file": str(file), "accounts": accounts, "factors": factors}
     told = f"{file} holds {accounts} accounts and {factors} factors, all of which open with {config.store.key_file}"
     answer(value, lambda: say(told))
+
+
+@store.command(
+    examples=(
+        "ldapmfa store copy sqlite:////var/lib/ldapmfa/state.db postgresql+asyncpg://ldapmfa@db.example.com/ldapmfa",
+        "ldapmfa store copy postgresql+asyncpg://ldapmfa@/ldapmfa?host=db1&host=db2 /var/lib/ldapmfa/state.db",
+    )
+)
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+@click.option(
+    "--password-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="FILE",
+    help="Holds the PostgreSQL user's password; default: store.password_file.",
+)
+def copy(source: str, target: str, password_file: Path | None) -> None:
+    """Copy all of the store FROM to the store TO, which must be empty.
+
+    Both are as store.url says; a table that is missing is made. Every node must be stopped: what is used or blocked
+    after the copy is in FROM alone. Both need the key file of the configuration. FROM is left as it is.
+    """
+    from ldapmfa.cli import moving  # noqa: PLC0415 - takes long
+
+    config = load(check_files=False)
+    counts = asyncio.run(moving.copied(config, source, target, password_file or config.store.password_file))
+    place = moving.shown(target)
+    steps = [f'set store.url in {config.source} to "{place}", on every node', "start every node again"]
+    value = {"from": moving.shown(source), "to": place, "rows": counts, "next": steps}
+
+    def show() -> None:
+        each = ", ".join(f"{count} {name}" for name, count in counts.items())
+        say(f"{sum(counts.values())} rows were copied: {each}")
+        say("\nNext:\n" + "\n".join(f"  {number}. {step}" for number, step in enumerate(steps, 1)))
+
+    answer(value, show)
 
 
 @store.command(

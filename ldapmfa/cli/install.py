@@ -218,7 +218,8 @@ def check_config(*, online: bool, skip_ports: bool) -> None:
     They are listed at once, each with its key and what would be right. With --online every server is looked up,
     connected to, its certificate verified, and asked what it is: one that can tell nobody's identity is refused. The
     service account, if any, is bound, and looks for the groups that rules name. Every service is asked for its health,
-    which verifies our keys there, its certificate and its clock, and asks nobody.
+    which verifies our keys there, its certificate and its clock, and asks nobody. A PostgreSQL store is opened, and
+    asked for settings that endanger what is kept in it.
     """
     from ldapmfa.cli import online as checks  # noqa: PLC0415 - takes long
 
@@ -234,6 +235,7 @@ def check_config(*, online: bool, skip_ports: bool) -> None:
         services = asyncio.run(trials.check(settings))
         mistakes += [problem for server in servers for problem in server.mistakes]
         warnings += [warning for server in servers for warning in server.warnings]
+        warnings += asyncio.run(checks.store_risks(settings))
     for warning in () if given().json else warnings:
         warn(warning)
     source = str(settings.source)

@@ -81,6 +81,17 @@ def key_mistakes(settings: Config) -> list[str]:
     return []
 
 
+async def store_risks(settings: Config) -> list[str]:
+    """What endangers what is kept in a store that is a server's. ConfigError, StoreDown: it can't be opened."""
+    if settings.store.sqlite_file is not None:
+        return []
+    store = await service.open_store(settings, migrate=False)
+    try:
+        return await store.risks()
+    finally:
+        await store.close()
+
+
 def warnings(config: Config) -> list[str]:
     """What is no mistake, and yet dangerous, in the configuration and the listeners' certificates."""
     found = dangers(config)

@@ -193,6 +193,13 @@ class Store(Events, Blocks, Tries, Restoring):
         except BROKEN as error:
             raise down(error) from error
 
+    async def others(self) -> int:
+        """How many other sessions of ours the database knows of: nodes that run; a file knows of none."""
+        try:
+            return await self._database.others()
+        except BROKEN as error:
+            raise down(error) from error
+
     async def risks(self) -> list[str]:
         """What of the database's own settings endangers what is kept in it, each with what to do."""
         try:

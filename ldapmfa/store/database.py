@@ -87,6 +87,10 @@ class Transaction(Protocol):
         """Wake those who wait for `Database.told`, in every process, when this is durable."""
         ...
 
+    def go_on_counting(self, table: str) -> None:
+        """Let the `id` of the next row of `table` be above all that there are."""
+        ...
+
 
 class Database(Protocol):
     """The connections to one database."""
@@ -105,6 +109,10 @@ class Database(Protocol):
 
     async def rows(self, query: Executable) -> Sequence[Row[Any]]:
         """The rows of a `query` that may take long."""
+        ...
+
+    async def others(self) -> int:
+        """How many other sessions of ours the database knows of."""
         ...
 
     async def told(self) -> None:

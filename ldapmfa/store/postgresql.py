@@ -148,6 +148,12 @@ class PostgresqlTransaction:
         """Wake those who wait for `told`, on every node, with the commit."""
         self._ask(lambda raw: raw.execute(f"NOTIFY {CHANNEL}"))
 
+    def go_on_counting(self, table: str) -> None:
+        """Let the `id` of the next row of `table` be above all that there are."""
+        last = f"(SELECT max(id) FROM {table})"  # noqa: S608 - a name of our own
+        sql = f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), coalesce({last}, 1), {last} IS NOT NULL)"
+        self._ask(lambda raw: raw.execute(sql))
+
     def _ask(self, ask: Callable[[Any], Awaitable[T]]) -> T:
         adapted: Any = self._sync.connection.dbapi_connection
         try:
@@ -347,6 +353,12 @@ class Postgresql:
                 "(synchronous_standby_names is empty): codes used just before a fail-over can be used again"
             )
         return found
+
+    async def others(self) -> int:
+        """How many sessions of ours there are that are not this connection's: nodes that run."""
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        ((count,),) = await self.rows(text(f"{query} AND application_name = 'ldapmfa'"))
+        return int(count)
 
     # -- being told
 

@@ -14,6 +14,7 @@ import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from sqlalchemy import create_engine, event
@@ -52,6 +53,11 @@ def address(url: str) -> URL:
     if parsed.database in (None, "", ":memory:"):
         raise _mistake("needs a file: codes used up must survive a restart")
     return parsed.set(drivername="sqlite")
+
+
+def path(url: str) -> Path:
+    """The file of `url`. ConfigError: it is none."""
+    return Path(str(address(url).database))
 
 
 def create_file(url: URL) -> None:
@@ -126,6 +132,9 @@ class SqliteTransaction:
     def tell(self) -> None:
         """Nobody: other processes look by themselves."""
 
+    def go_on_counting(self, table: str) -> None:
+        """Nothing: it does so by itself."""
+
 
 class Sqlite:
     """The connections to one file: one that writes, one that reads at once, one for readings that may be long."""
@@ -192,6 +201,10 @@ class Sqlite:
                 return connection.execute(query).all()
 
         return await self._aside(self._reader, run)
+
+    async def others(self) -> int:
+        """None that it knows of; see `copies.in_use`."""
+        return 0
 
     async def told(self) -> None:
         """For ever: a file tells nobody."""

@@ -166,6 +166,44 @@ class TestRestored:
         assert ldapmfa("store", "restored", "--uncertain", "keep", "--json").json["uncertain"] == 2
 
 
+class TestCopy:
+    def test_into_an_empty_store(self, ldapmfa, store):
+        target = f"sqlite:///{store}/new.db"
+        ran = ldapmfa("store", "copy", f"sqlite:///{store}/state.db", target, "--json")
+        assert ran.code == 0, ran.err
+        assert (ran.json["rows"]["factors"], ran.json["to"]) == (2, target)
+        ran = ldapmfa("store", "copy", f"{store}/state.db", target)
+        assert (ran.code, ran.out) == (2, "")
+        assert "is not empty" in ran.err
+
+    def test_what_is_next_is_said(self, ldapmfa, store):
+        ran = ldapmfa("store", "copy", f"{store}/state.db", f"sqlite:///{store}/new.db")
+        assert ran.code == 0
+        assert f'set store.url in {store}/ldapmfa.toml to "sqlite:///{store}/new.db"' in ran.out
+
+    @pytest.mark.parametrize(
+        "case",
+        [
+            ("none.db", "new.db", 2, "FROM: "),
+            ("state.db", "postgresql+asyncpg://u:hunter2@127.0.0.1:1/d", 3, "can't be reached"),
+            ("state.db", "postgresql+asyncpg://u:hunter2@127.0.0.1:1/", 2, "TO: must name a database"),
+            ("state.db", "mysql://u:hunter2@h/d", 2, "TO: mysql is not supported"),
+        ],
+    )
+    def test_what_can_not_be_copied(self, ldapmfa, store, case):
+        source, target, code, says = case
+        target = target if "://" in target else f"{store}/{target}"
+        ran = ldapmfa("store", "copy", f"{store}/{source}", target)
+        assert (ran.code, says in ran.err) == (code, True), ran.err
+        assert "hunter2" not in ran.err
+
+    def test_refused_while_it_is_in_use(self, ldapmfa, store):
+        with closing(sqlite3.connect(store / "state.db")) as connection:
+            connection.execute("SELECT * FROM factors").fetchall()
+            ran = ldapmfa("store", "copy", f"{store}/state.db", f"{store}/new.db")
+        assert (ran.code, "in use" in ran.err) == (2, True)
+
+
 @pytest.mark.parametrize("words", [("backup", "copy.db"), ("restore", "copy.db", "--uncertain", "keep")])
 def test_a_database_server_has_means_of_its_own(bare, port, words):
     (bare.directory / "copy.db").touch()

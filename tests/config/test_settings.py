@@ -12,6 +12,7 @@ from config.reading import LEAST, VERBATIM
 from pydantic import ValidationError
 
 from ldapmfa.config import CodeForm, Config, Directory, DirectoryUri, Listen, load
+from ldapmfa.errors import ConfigError
 
 
 def test_the_configuration_of_the_issue_loads_verbatim(file, tmp_path):
@@ -173,3 +174,24 @@ def test_what_the_file_said_is_read_again_from_memory(file):
     file("nothing that could be read")
     assert config.text == LEAST
     assert load(config.source, text=config.text) == config
+
+
+def test_the_databases_password_is_in_one_place(file, tmp_path):
+    secret = tmp_path / "database.password"
+    secret.write_text("hunter2\n")
+    server = 'url = "postgresql+asyncpg://u{}@127.0.0.1/d"\n'
+    named = f'password_file = "{secret}"\n'
+    config = load(file(LEAST + "[store]\n" + server.format("") + named), check_files=False)
+    assert config.store.password().reveal() == b"hunter2"
+    assert config.store.sqlite_file is None
+    config = load(file(LEAST + "[store]\n" + server.format(":own")), check_files=False)
+    assert config.store.password().reveal() == b"own"
+    for text in (server.format(":own") + named, f'url = "sqlite:///state.db"\n{named}'):
+        with pytest.raises(ConfigError, match=r"store\.password_file: "):
+            load(file(LEAST + "[store]\n" + text), check_files=False)
+
+
+def test_a_file_that_the_databases_url_names_must_be_there(file, tmp_path):
+    text = f'[store]\nurl = "postgresql+asyncpg://u@h/d?sslrootcert={tmp_path}/none"\n'
+    with pytest.raises(ConfigError, match=r"store\.url: sslrootcert: .*none does not exist"):
+        load(file(LEAST + text))

@@ -18,10 +18,11 @@ from pathlib import Path
 
 from fuzz import run as fuzzing
 
-from soak import tables, week
-from soak.faults import FAULTS, INSIDE
+from soak import faults, postgresql, tables, week
+from soak.faults import INSIDE
 from soak.stage import Fault, Row, Stage
 
+FAULTS = (*faults.FAULTS, *postgresql.FAULTS)
 #: Beside the faults.
 OTHERS = ("week", "fuzz")
 

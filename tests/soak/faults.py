@@ -10,7 +10,6 @@ import signal
 import socket
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -39,15 +38,15 @@ def _no_mounts() -> str:
 
 
 async def kill_workers(stage: Stage) -> None:
-    """One of the two, each in its turn."""
+    """One of the two, each in its turn, when both listen."""
     for turn in range(stage.times(4)):
-        pids = await asyncio.to_thread(_two_workers, stage)
+        pids = await asyncio.to_thread(_two_workers, stage, turn)
         os.kill(pids[1 + turn % 2], signal.SIGKILL)
         await stage.lasts(3)
 
 
-def _two_workers(stage: Stage) -> dict[int, int]:
-    wait_for(lambda: len(stage.proxy.children()) == 2, 60)
+def _two_workers(stage: Stage, replaced: int) -> dict[int, int]:
+    wait_for(lambda: len(stage.proxy.logged("listening")) == 2 + replaced, 60)
     return stage.proxy.children()
 
 
@@ -175,7 +174,7 @@ async def _webhook(stage: Stage) -> dict[str, Any]:
     stage.service = await stage.stack.enter_async_context(Approvals(stage.path, tls=False, host="127.0.0.1"))
     stage.service.says = {"poll": APPROVED}
     services = {"webhook": stage.service.table | {"connections": 100}}
-    return {"services": services, "login": 'factors = ["webhook", "hotp"]\nprompts = 1000\ncode = "suffix"'}
+    return {"services": services, "login": 'factors = ["webhook", "hotp"]\nprompts = 1000\ncode = "delimiter"'}
 
 
 async def hang_service(stage: Stage) -> None:
@@ -238,8 +237,7 @@ async def _faked(stage: Stage, clock: str) -> dict[str, Any]:
         "LD_PRELOAD": str(_FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(stage.clock), "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_FORCE_MONOTONIC_FIX": "0",
     }  # fmt: skip
-    environment = (f"{name}={value}" for name, value in words.items())
-    return {"runs": ("/usr/bin/env", *environment, sys.executable, "-m", "ldapmfa", "run")}
+    return {"environment": words}
 
 
 async def _stepped(stage: Stage) -> dict[str, Any]:
@@ -285,8 +283,8 @@ async def _try(stage: Stage, what: str, user: Any, code: str, step: int) -> Any:
 FAULTS = (
     Fault("kill-worker", "kill -9 of one of two workers, four times", kill_workers, proxy={"workers": 2}),
     Fault("kill-proxy", "kill -9 of the proxy and its workers, three times; then a start", kill_all, proxy={"workers": 2}),
-    Fault("disk-full", "no octet is left where the store lies, for 6 s", fill_disk, prepare=_small_disk, missing=_no_mounts, store="sqlite"),
-    Fault("store-locked", "another process's transaction, for 3 s and for 8 s", lock_store, store="sqlite"),
+    Fault("disk-full", "no octet is left where the store lies, for 6 s", fill_disk, prepare=_small_disk, missing=_no_mounts),
+    Fault("store-locked", "another process's transaction, for 3 s and for 8 s", lock_store),
     Fault("directory-hung", "the directory accepts and does not answer, for 15 s", hang_directory),
     Fault("directory-killed", "kill -9 of the directory; another one after 5 s", kill_directory),
     Fault("directory-slow", "each of its answers comes a second late, for 15 s", slow_directory, prepare=_middleman),

@@ -22,13 +22,15 @@ GOOD, BAD = ("fresh", "again", "push"), ("replay", "wrong", "bare", "sneak")
 #: Answers that are none: the connection ended, or could not be had; it stayed, and nothing came.
 CUT, SILENT = "cut", "silent"
 Answer = int | str
+#: Seconds that a login takes at most while all is well.
+_SLOW = 1.0
 
 
 @dataclass
 class Request:
     """One request. `what`: "fresh" (a login with an unused code), "again" (with one that may be used: its answer was not
     heard, or was that something is down), "push" (a password alone, and the owner says yes), "replay", "wrong", "bare"
-    (neither code nor owner), "search" or "sneak" (a search behind a refused bind). `entries` is what a search brought.
+    (neither code nor owner), "search", "settled" (a search of who has been bound for long) or "sneak" (a search behind a refused bind). `entries` is what a search brought.
     """
 
     what: str
@@ -43,7 +45,10 @@ class Request:
 
 @dataclass
 class Verdict:
-    """What a fault's ledger comes to. `refused` by result code, `mistakes` what was lost or wrong, in words."""
+    """What a fault's ledger comes to. `refused` by result code, `mistakes` what was lost or wrong, in words.
+
+    `hit`: how many good logins felt it: refused, cut, or answered after more than a second.
+    """
 
     sent: int = 0
     accepted: int = 0
@@ -52,6 +57,8 @@ class Verdict:
     lost: int = 0
     wrong: int = 0
     unheard: int = 0
+    hit: int = 0
+    settled: tuple[int, int] = (0, 0)
     longest: float = 0.0
     mistakes: list[str] = field(default_factory=list)
 
@@ -91,6 +98,7 @@ class Ledger:
         for one in self.requests:
             verdict.sent += 1
             verdict.longest = max(verdict.longest, one.seconds)
+            verdict.hit += one.what in GOOD and (one.answer not in (ACCEPTED, INVALID) or one.seconds > _SLOW)
             if one.answer == SILENT:
                 verdict.loses(f"{_told(one)} was not answered in {one.seconds:.0f} s")
             elif one.answer == CUT:
@@ -146,10 +154,15 @@ class Ledger:
         ends = [one.began + one.seconds for one in self.requests if one.what in GOOD and one.answer not in (ACCEPTED, INVALID)]
         return max(0.0, max(ends, default=since) - since)
 
-    def is_well(self, people: int) -> bool:
-        """Whether, after the fault, the last login of each of so many `people` was a success."""
+    def is_well(self, people: set[str]) -> bool:
+        """Whether, after the fault, the last login of each of these `people` was a success."""
         last = {one.account: one.answer for one in self.requests if one.phase == "after" and one.what in GOOD}
-        return len(last) == people and set(last.values()) == {ACCEPTED}
+        return people <= last.keys() and set(last.values()) == {ACCEPTED}
+
+    def settled(self) -> tuple[int, int]:
+        """How many searches of those who were bound succeeded while the fault lasted, and of how many."""
+        asked = [one for one in self.requests if one.what == "settled" and one.phase == "during"]
+        return sum(one.answer == ACCEPTED for one in asked), len(asked)
 
 
 def _told(one: Request) -> str:
@@ -161,6 +174,6 @@ def _mistake(one: Request) -> str:
         return f"{_told(one)} was accepted"
     if one.answer == INVALID and one.what in ("fresh", "push"):
         return f"{_told(one)}, which was good, was refused as invalid"
-    if one.what == "search" and one.answer == ACCEPTED and one.entries != 1:
+    if one.what in ("search", "settled") and one.answer == ACCEPTED and one.entries != 1:
         return f"{_told(one)} brought {one.entries} entries, and success"
     return ""

@@ -85,11 +85,11 @@ class Line:
 class Person:
     """One account, and the token in its owner's hand, or the phone: then there is no `secret`.
 
-    `doubtful`: the next code may be used up already.
+    `doubtful`: the next code may be used up already. `sign` stands before a code.
     """
 
-    def __init__(self, name: str, dn: str, password: str, secret: bytes | None) -> None:
-        self.name, self.dn, self.password = name, dn, password
+    def __init__(self, name: str, dn: str, password: str, secret: bytes | None, sign: str = "") -> None:
+        self.name, self.dn, self.password, self.sign = name, dn, password, sign
         self.asks = secret is None
         self._otp = pyotp.HOTP(base32(Secret(secret or bytes(20))))
         self.next = 0
@@ -98,29 +98,35 @@ class Person:
 
     def typed(self, counter: int) -> str:
         """Password and the code of that counter."""
-        return self.password + self._otp.at(counter)
+        return self.password + self.sign + self._otp.at(counter)
 
     def wrong(self, chance: random.Random) -> str:
         """Password and a code that is none of this token's, as far as it matters."""
         near = {self._otp.at(counter) for counter in range(max(0, self.next - 5), self.next + _NEAR)}
         while (code := f"{chance.randrange(10**6):06}") in near:
             pass
-        return self.password + code
+        return self.password + self.sign + code
 
 
 class Load:
-    """`people` at a proxy, each one request at a time with `pause` seconds between; stopped by `stop`."""
+    """`people` at a proxy, each one request at a time with `pause` seconds between; stopped by `stop`.
 
-    def __init__(self, host: str, port: int, people: list[Person], ledger: Ledger, *, pause: float = 0.2) -> None:
+    Those who are `settled` log in once, and go on searching; who of them is cut off logs in again.
+    """
+
+    def __init__(
+        self, host: str, port: int, people: list[Person], settled: list[Person], ledger: Ledger, *, pause: float = 0.2
+    ) -> None:
         self._where = host, port
-        self._people, self._ledger, self._pause = people, ledger, pause
+        self._people, self._settled, self._ledger, self._pause = people, settled, ledger, pause
         self._chance = random.Random(7)
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """All of them begin."""
-        self._tasks = [asyncio.create_task(self._live(person)) for person in self._people]
+        lives = (*map(self._live, self._people), *map(self._settle, self._settled))
+        self._tasks = [asyncio.create_task(life) for life in lives]
 
     async def stop(self) -> None:
         """Each ends what it has begun."""
@@ -138,32 +144,46 @@ class Load:
                 await self._refused(person, "replay", person.typed(person.used), person.used)
             if self._chance.random() < 0.2:
                 await self._refused(person, "wrong", person.wrong(self._chance), None)
-            if self._chance.random() < 0.1:
+            if self._chance.random() < 0.1 and not person.sign:  # where owners are asked, a password alone asks
                 await self._refused(person, "bare", person.password, None)
 
+    async def _settle(self, person: Person) -> None:
+        while not self._stopping:
+            async with self._line() as line:
+                found = await self._bind(line, person)
+                while found == ACCEPTED and not self._stopping:
+                    await asyncio.sleep(self._pause)
+                    found = await self._search(line, "settled", person)
+            await asyncio.sleep(self._pause)
+
     async def _log_in(self, person: Person) -> None:
+        async with self._line() as line:
+            if await self._bind(line, person) != ACCEPTED:
+                return
+            for _ in range(self._chance.randrange(3)):
+                await asyncio.sleep(self._pause / 4)
+                if await self._search(line, "search", person) == CUT:
+                    return
+
+    async def _search(self, line: Line | None, what: str, person: Person) -> Answer:
+        return await self._ask(line, what, person, None, lambda number: search(number, person.dn, scope=0, attributes=("cn",)))
+
+    async def _bind(self, line: Line | None, person: Person) -> Answer:
         """With the next code; it counts as used only if that is certain."""
         counter = None if person.asks else person.next
         what = "push" if person.asks else "again" if person.doubtful else "fresh"
         typed = person.password if counter is None else person.typed(counter)
-        async with self._line() as line:
-            answer = await self._ask(line, what, person, counter, lambda number: bind(number, person.dn, typed))
-            if answer == CUT:
-                await asyncio.sleep(self._pause)  # nobody tries again at once
-            if counter is None:
-                pass
-            elif answer in (ACCEPTED, INVALID):
-                person.next, person.doubtful = counter + 1, False
-                person.used = counter if answer == ACCEPTED else person.used
-            else:
-                person.doubtful = True
-            if answer != ACCEPTED or line is None:
-                return
-            for _ in range(self._chance.randrange(3)):
-                await asyncio.sleep(self._pause / 4)
-                found = await self._ask(line, "search", person, None, lambda number: search(number, person.dn, scope=0, attributes=("cn",)))
-                if found == CUT:
-                    return
+        answer = await self._ask(line, what, person, counter, lambda number: bind(number, person.dn, typed))
+        if answer == CUT:
+            await asyncio.sleep(self._pause)  # nobody tries again at once
+        if counter is None:
+            pass
+        elif answer in (ACCEPTED, INVALID):
+            person.next, person.doubtful = counter + 1, False
+            person.used = counter if answer == ACCEPTED else person.used
+        else:
+            person.doubtful = True
+        return answer
 
     async def _refused(self, person: Person, what: str, typed: str, code: int | None) -> None:
         """A login that must fail, and a search behind it on the same connection."""

@@ -22,6 +22,8 @@ from soak.load import Gone, Line, Load, Person
 
 #: Seconds of undisturbed load before the fault, and after everybody is well again; and how long that may take.
 BEFORE, AFTER, PATIENCE = 2.0, 1.0, 90.0
+#: How many log in once, and stay.
+SETTLED = 4
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,6 @@ class Fault:
     missing: Callable[[], str] = str
     people: int = 16
     asked: int = 0  #: so many of the people say yes on a phone
-    store: str = ""  #: "sqlite" or "postgresql", where the fault is one of this store's
     pause: float = 0.2
 
 
@@ -83,7 +84,8 @@ class Stage:
         """The whole of it."""
         async with self.stack:
             await self._set_up()
-            load = Load(self.proxy.host, self.proxy.port, self.people, self.ledger, pause=self.fault.pause)
+            settled = self.people[self.fault.people :]
+            load = Load(self.proxy.host, self.proxy.port, self.people[: self.fault.people], settled, self.ledger, pause=self.fault.pause)
             load.start()
             await asyncio.sleep(BEFORE)
             self.ledger.phase = "during"
@@ -96,6 +98,7 @@ class Stage:
                 await load.stop()
             await self._replay()
             verdict = self.ledger.judge()
+            verdict.settled = self.ledger.settled()
             await asyncio.to_thread(self._compare, verdict)
         return Row(self.fault.name, verdict, self.ledger.healed(since), notes=self.notes)
 
@@ -118,13 +121,13 @@ class Stage:
         self.proxy = Proxy(self.slapd, self.path / "proxy", **words)
         self.stack.push_async_callback(asyncio.to_thread, self._leave)
         await asyncio.to_thread(self.proxy.__enter__)
-        names = [f"bulk{number:04}" for number in range(self.fault.people)]
+        names = [f"bulk{number:04}" for number in range(self.fault.people + SETTLED)]
         with_token = names[self.fault.asked :]
         await asyncio.to_thread(self.proxy.enrol_many, with_token)
         for name in names:
             user = self.slapd.user(name)
             token = self.proxy.tokens.get(name)
-            self.people.append(Person(name, user.dn, user.password, token.secret if token else None))
+            self.people.append(Person(name, user.dn, user.password, token.secret if token else None, "," if self.fault.asked else ""))
 
     def _leave(self) -> None:
         if hasattr(self.proxy, "process"):
@@ -132,7 +135,8 @@ class Stage:
 
     async def _until_well(self, since: float) -> None:
         """Everybody has logged in again; or the patience is over, which `Ledger.healed` sees."""
-        while not self.ledger.is_well(len(self.people)) and time.monotonic() - since < PATIENCE:
+        people = {person.name for person in self.people[: self.fault.people]}
+        while not self.ledger.is_well(people) and time.monotonic() - since < PATIENCE:
             await asyncio.sleep(0.1)
         await asyncio.sleep(AFTER)
 

@@ -11,24 +11,24 @@ if TYPE_CHECKING:
     from soak.stage import Row
     from soak.week import Week
 
-HEADS = ("fault", "sent", "accepted", "refused", "cut", "unheard", "lost", "wrong", "longest", "healed")
+HEADS = ("fault", "sent", "accepted", "refused", "cut", "hit", "settled", "unheard", "lost", "wrong", "longest", "healed")
 
 
 def cells(row: Row) -> tuple[str, ...]:
     """A row's, in the order of `HEADS`; `refused` by result code."""
     verdict = row.verdict
     if verdict is None:
-        return (row.fault, *("-",) * 8, "skipped" if row.skipped else "FAILED")
+        return (row.fault, *("-",) * 10, "skipped" if row.skipped else "FAILED")
     refused = ", ".join(f"{count} x {code}" for code, count in sorted(verdict.refused.items(), key=str)) or "0"
     healed = "NOT" if row.healed is None else f"{row.healed:.1f} s"
-    counts = (verdict.cut, verdict.unheard, verdict.lost, verdict.wrong)
+    counts = (verdict.cut, verdict.hit, "{} of {}".format(*verdict.settled), verdict.unheard, verdict.lost, verdict.wrong)
     return (row.fault, f"{verdict.sent:,}", f"{verdict.accepted:,}", refused, *map(str, counts), f"{verdict.longest:.1f} s", healed)
 
 
 def line(row: Row) -> str:
     """One row, as it is printed when its fault is over."""
     told = dict(zip(HEADS, cells(row), strict=True))
-    text = f"{told.pop('fault'):18}" + "  ".join(f"{name} {value}" for name, value in told.items())
+    text = f"{told.pop('fault'):20}" + "  ".join(f"{name} {value}" for name, value in told.items())
     why = row.skipped or row.notes.get("failed", "")
     mistakes = row.verdict.mistakes[:20] if row.verdict else []
     return "\n".join([f"{text}  {why}" if why else text, *(f"    {one}" for one in mistakes)])

@@ -44,6 +44,7 @@ def test_a_good_run_is_good():
         (("push", None, 49), (0, 1)),
         (("search", None, 0, 0), (0, 1)),
         (("search", None, 0, 2), (0, 1)),
+        (("settled", None, 0, 0), (0, 1)),
         (("again", 3, 49), (0, 1)),
     ],
 )
@@ -80,14 +81,19 @@ def test_a_code_accepted_twice_is_wrong():
     assert judged(ledger(("fresh", 1, 0), ("again", 1, 0)), position=1) == (0, 1)
 
 
+def test_who_was_settled_is_counted_while_the_fault_lasts():
+    assert ledger(("settled", None, 0, 1), ("settled", None, CUT), *GOOD).settled() == (1, 2)
+    assert ledger(("settled", None, 0, 1), phase="before").settled() == (0, 0)
+
+
 def test_when_it_is_well_again():
     written = ledger(*GOOD)
     assert written.healed(0.0) is None, "nobody has come since"
     written.phase = "after"
     written.write(Request("again", "ann", 3, 10.0, 52, 0.5))
     assert written.healed(9.0) is None
-    assert not written.is_well(1)
+    assert not written.is_well({"ann"})
     written.write(Request("again", "ann", 3, 11.0, 0, 0.5))
     assert written.healed(9.0) == 1.5
-    assert written.is_well(1)
-    assert not written.is_well(2)
+    assert written.is_well({"ann"})
+    assert not written.is_well({"ann", "bob"})

@@ -10,8 +10,9 @@ from dataclasses import replace
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 from store.conftest import World
+from system.servers.common import make_certificates
 from system.servers.postgresql import Postgresql
 
 from ldapmfa.config.postgresql import DatabaseUrl
@@ -142,13 +143,17 @@ async def test_what_is_wrong_with_the_url_is_said_and_the_password_is_not(world,
 async def test_what_was_read_stays_so_until_the_commit_whoever_else_writes(world):
     """The lock is one for all: the second transaction reads what the first has written."""
     one, two = await world.open(), await world.open()
+    await one._writer.write(adding("count"))
+    mine = META.c.name == "count"
 
     def more(call):
-        count = len(call.read(select(META.c.name)))
-        call.write(ADD, name=f"{count}", value=b"")
+        ((value,),) = call.read(select(META.c.value).where(mine))
+        call.read(select(func.pg_sleep(0.01)))
+        call.write(update(META).where(mine).values(value=value + b"+"))
 
-    await asyncio.gather(*(store._writer.write(more) for store in (one, two) * 20))
-    assert len(await names(one)) == 40
+    for _ in range(5):
+        await asyncio.gather(one._writer.write(more), two._writer.write(more))
+    assert await one._read(select(META.c.value).where(mine)) == [(b"+" * 10,)]
 
 
 async def test_a_call_that_fails_takes_back_its_own_writes_only(world):
@@ -304,6 +309,31 @@ async def test_A44_whose_connection_was_lost_looks_when_it_is_back(world, monkey
     await asyncio.wait_for(waiting, 5)
 
 
+# -- TLS
+
+
+async def test_A40_the_servers_certificate_is_verified(key_file, seal, tmp_path):
+    cluster = Postgresql()
+    try:
+        ca_file = make_certificates(cluster.directory / "tls")
+        cluster.show(cluster.directory / "tls")
+        cluster.start()
+        url = cluster.url(cluster.database())
+        named = url.replace("127.0.0.1", "localhost")
+        for options in (f"?sslrootcert={ca_file}", "?ssl=require"):
+            world = World(named + options, key_file, seal, cluster=cluster)
+            store = await world.open()
+            assert await works(store)
+            raw = store._database._writing.raw
+            assert await raw.fetchval("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+            await world.close()
+        for options in ("?ssl=verify-full", f"?ssl=verify-ca&sslrootcert={make_certificates(tmp_path / 'other')}"):
+            with pytest.raises(ConfigError, match=r"store\.url: .*sslrootcert"):
+                await World(named + options, key_file, seal, cluster=cluster).open()
+    finally:
+        cluster.stop()
+
+
 # -- a server that is away
 
 
@@ -318,7 +348,7 @@ async def test_a_killed_server_is_said_to_be_away_at_once_and_it_heals(own_clust
     for verb in (store.recall("ad", "alice"), world.verify(store, world.code()), store.status(alice), store.accounts()):
         with pytest.raises(StoreDown):
             await verb
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4, "none of them has waited"
     own_cluster.run()
     await until(lambda: works(store))
     assert (await world.verify(store, world.code())).result == "accepted"
@@ -342,7 +372,7 @@ async def test_a_server_that_hangs_is_waited_for_once(own_cluster, key_file, sea
         for _ in range(20):
             with pytest.raises(StoreDown):
                 await store.recall("ad", "alice")
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5, "none of them has waited"
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)

@@ -389,6 +389,24 @@ def test_a_disk_that_is_full(install, monkeypatch, free, state):
     assert the_one(found(install(), "store")[1])[:2] == (state, "room")
 
 
+def test_a_postgresql_that_may_forget(install, postgresql):
+    """The tests' own is quick, not durable, and alone."""
+    database = postgresql.database()
+    try:
+        program = install()
+        file = program.directory / "ldapmfa.toml"
+        file.write_text(file.read_text() + f'[store]\nurl = "{postgresql.url(database)}"\n')
+        wrong = the_one([one for one in found(program, "store")[1] if one["check"] == "opens"])
+        assert "migrate" in wrong[2] + wrong[3] or "version" in wrong[2]
+        assert program.child("user", "list").code == 0  # which makes the schema
+        findings = {check: (state, remedy) for state, check, _, remedy in not_ok(found(program, "store")[1])}
+        assert findings["durable"] == ("broken", "Set fsync = on and full_page_writes = on in postgresql.conf.")
+        assert findings["standby"][0] == "warning"
+        assert set(findings) == {"durable", "standby"}
+    finally:
+        postgresql.drop(database)
+
+
 # -- services, limits, process
 
 

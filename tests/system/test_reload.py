@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pty
 import re
 import signal
 import socket
@@ -41,8 +42,14 @@ def write(proxy, more="", change=lambda text: text):
 
 def asked(proxy, **more):
     """What the program answers at its control socket."""
-    wait_for((proxy.path / "ldapmfa.sock").exists)
-    return control.ask(proxy.path / "ldapmfa.sock", {"do": "reload", **more})
+    answers = []
+
+    def answered():
+        answers.append(control.ask(proxy.path / "ldapmfa.sock", {"do": "reload", **more}))
+        return answers[-1]
+
+    wait_for(answered)  # it may be starting
+    return answers[-1]
 
 
 def reload(proxy, *words):
@@ -292,6 +299,47 @@ def test_A44_a_worker_that_can_not_keeps_all_from_it_and_one_that_hangs_later_is
         assert by_password(proxy) == {49}
         assert asked(proxy)["applied"]
         assert by_password(proxy) == {0}
+
+
+def test_systemd_is_told_that_it_reloads_and_is_ready_again_whatever_comes_of_it(slapd, tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+
+        def told():
+            return systemd.recv(4096).decode().split("\n")
+
+        with Proxy(slapd, tmp_path / "proxy", environment={"NOTIFY_SOCKET": str(tmp_path / "notify")}) as proxy:
+            assert told()[0] == "READY=1"
+            for more in ("nonsense", BY_PASSWORD):
+                write(proxy, more)
+                before = time.monotonic_ns() // 1000
+                assert asked(proxy)["applied"] is (more == BY_PASSWORD)
+                reloading = told()
+                assert reloading[0] == "RELOADING=1"
+                assert before <= int(reloading[1].removeprefix("MONOTONIC_USEC=")) <= time.monotonic_ns() // 1000
+                assert told()[0] == "READY=1"
+
+
+def test_a_terminal_that_is_gone_ends_it_and_is_no_reload(slapd, tmp_path):
+    """A terminal sends SIGHUP, too, to what runs in it."""
+    with Proxy(slapd, tmp_path / "proxy") as proxy:
+        proxy.process.stop()
+        words = [sys.executable, "-m", "ldapmfa", "run", "--config", str(proxy.config)]
+        pid, terminal = pty.fork()
+        if not pid:
+            os.execve(words[0], words, {**os.environ, "PYTHONPATH": str(ROOT)})
+        try:
+            wait_for((proxy.path / "ldapmfa.sock").exists, 30)
+            assert asked(proxy)["applied"]
+            os.close(terminal)
+            wait_for(lambda: os.waitpid(pid, os.WNOHANG) != (0, 0), 15)
+            pid = 0
+        finally:
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        assert not answers_ldap(proxy.host, proxy.port)
 
 
 def test_twistd_hears_sighup_too(slapd, tmp_path):

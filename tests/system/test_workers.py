@@ -27,11 +27,14 @@ def proxy(slapd, tmp_path_factory):
 
 
 def connections(pid):
-    """How many sockets a process has."""
+    """How many clients a process has: sockets that were accepted where somebody listens."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = {row[1] for row in rows if row[3] == "0A"}
+    accepted = {f"socket:[{row[9]}]" for row in rows if row[3] != "0A" and row[1] in listening}
     found = 0
     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(OSError):
-            found += str(descriptor.readlink()).startswith("socket:")
+            found += str(descriptor.readlink()) in accepted
     return found
 
 

@@ -8,22 +8,30 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
 
 from ldapmfa.cli.doctor.finding import Area, Finding
+from ldapmfa.config.postgresql import DatabaseUrl
 from ldapmfa.errors import LdapMfaError
 from ldapmfa.net import service
 from ldapmfa.store.database import HEAD
+from ldapmfa.store.servers import Servers
 
 if TYPE_CHECKING:
     from ldapmfa.cli.doctor.patient import Patient
+    from ldapmfa.config import Config
 
 _AREA: Final = Area("store")
 #: Seconds that a lock of somebody else's is waited for.
 _PATIENCE: Final = 3.0
+#: Seconds by which its clock may differ.
+_CLOCK: Final = 15.0
 #: Octets that must be free: for the log of writes at all, and for some weeks.
 _NONE, _LITTLE = 10 << 20, 200 << 20
 
@@ -32,7 +40,10 @@ def store(patient: Patient) -> Iterator[Finding]:
     """The database of the configuration."""
     file = patient.config.store.sqlite_file
     if file is None:
-        yield from _opens(patient)
+        opened = list(_opens(patient))
+        yield from opened
+        if all(finding.state == "ok" for finding in opened):
+            yield from _postgresql(patient.config)
         return
     if not file.exists():
         yield _AREA.broken("store.url", f"{file} is not there", "`ldapmfa init` makes it, as does the first start.")
@@ -90,6 +101,54 @@ def _inside(file: Path) -> Iterator[Finding]:
         link.execute("BEGIN IMMEDIATE")
         link.execute("ROLLBACK")
         yield _AREA.ok("lock", "it can be written to")
+
+
+#: Settings of a server with which what it says is committed may be lost, and what is written of that.
+_SAFE: Final = {"fsync": "on", "full_page_writes": "on"}
+_ASKED: Final = """SELECT current_setting('server_version'), current_setting('fsync'),
+current_setting('full_page_writes'), current_setting('synchronous_standby_names'),
+extract(epoch FROM clock_timestamp())::float8"""
+
+
+def _postgresql(config: Config) -> Iterator[Finding]:
+    """The server that takes the writes: durable, with a standby or without, and by which clock."""
+
+    async def ask() -> tuple[Any, float]:
+        servers = Servers(DatabaseUrl.parse(config.store.url), config.store.password)
+        try:
+            server = await servers.first(_PATIENCE)
+            try:
+                return await server.connection.fetchrow(_ASKED, timeout=_PATIENCE), time.time()
+            finally:
+                server.connection.terminate()
+        finally:
+            await servers.close()
+
+    try:
+        (version, fsync, pages, standby, there), here = asyncio.run(ask())
+    except (LdapMfaError, OSError, TimeoutError, asyncpg.PostgresError) as failed:
+        yield _AREA.broken("postgresql", f"it can't be asked: {type(failed).__name__}", "See that the server runs.")
+        return
+    unsafe = [name for name, value in zip(_SAFE, (fsync, pages), strict=True) if value != _SAFE[name]]
+    if unsafe:
+        fix = f"Set {' and '.join(f'{name} = on' for name in unsafe)} in postgresql.conf."
+        yield _AREA.broken("durable", f"{' and '.join(unsafe)} off: a power cut may bring used codes back", fix)
+    else:
+        yield _AREA.ok("durable", f"PostgreSQL {version} keeps what it has committed")
+    if standby:
+        yield _AREA.ok("standby", f"it commits when a standby has it too ({standby})")
+    else:
+        yield _AREA.warning(
+            "standby",
+            "it waits for no standby (synchronous_standby_names): a fail-over may lose the last used codes",
+            "docs/explanation/high-availability.md says how to have one; without a standby there is no fail-over.",
+        )
+    off = there - here
+    found = f"its clock is {abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} ours"
+    if abs(off) > _CLOCK:
+        yield _AREA.warning("clock", found, "Have both set by the same time servers (chrony, systemd-timesyncd).")
+    else:
+        yield _AREA.ok("clock", found)
 
 
 def _opens(patient: Patient) -> Iterator[Finding]:

@@ -74,6 +74,12 @@ class Postgresql:
         )
         self.process.wait_until(self.answers)
 
+    def show(self, folder: Path) -> None:
+        """Let it show the certificate in there."""
+        self._give(folder)
+        self._give(folder / "key.pem")
+        self.settings |= {"ssl": "on", "ssl_cert_file": str(folder / "cert.pem"), "ssl_key_file": str(folder / "key.pem")}
+
     def answers(self) -> bool:
         """Whether it takes connections."""
         try:
