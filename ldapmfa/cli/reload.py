@@ -31,7 +31,8 @@ def reload(*, check: bool) -> None:
     if said is None:
         raise Failed(3, f"nothing runs with this configuration: nobody listens at {path}")
     if said["mistakes"]:
-        raise Failed(3 if said["broken"] else 2, *said["mistakes"], "nothing was changed")
+        nothing = [] if said["applied"] else ["nothing was changed"]
+        raise Failed(3 if said["broken"] else 2, *said["mistakes"], *nothing)
     value = {"applied": said["applied"], "changes": said["changes"]}
     answer(value, lambda: _show(value))
 

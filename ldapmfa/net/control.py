@@ -51,7 +51,7 @@ class Control:
                 self._path.unlink()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, TimeoutError, ValueError):
+        with suppress(OSError, TimeoutError, ValueError, RecursionError):
             if _user(writer) in {0, os.geteuid()}:
                 async with asyncio.timeout(_PATIENCE):
                     asked = json.loads(await reader.readline())

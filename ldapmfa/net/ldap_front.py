@@ -85,6 +85,8 @@ class Listener:
     started: Callable[[asyncio.Task[None]], None] = lambda _task: None
     doors: tuple[Door, ...] = ()
     cuts: Cuts | None = None  #: which accounts were cut off; without it none ever is
+    #: By what a connection is judged before anything is asked: the kind of TLS, the authorities, who sends headers.
+    entrance: tuple[Any, ...] = ()
     successors: list[Listener | None] = field(default_factory=list)  #: who came in its place; None: nobody
     tally: Tally = field(default_factory=Tally)
 
@@ -121,6 +123,8 @@ class LdapFront(protocol.Protocol):
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self._entrance = listener.entrance  # by which the connection was made
+        self._encrypted = listener.encrypted
         self._certificate: Certificate | None = None
         self._link: Link | None = None
         self._directory = listener.directory  # whose the links are
@@ -148,7 +152,7 @@ class LdapFront(protocol.Protocol):
         """A client connected."""
         while self._listener.successors:
             successor = self._listener.successors[-1]
-            if successor is None:
+            if successor is None or successor.entrance != self._entrance:
                 self._refused = True
                 self.transport.abortConnection()
                 return
@@ -159,7 +163,7 @@ class LdapFront(protocol.Protocol):
         self._client = _label(peer, self._address)
         self._source = listener.budget.source(self._address)
         self._door = listener.door(Peer(listener.name, self._address, None))
-        self.session = Session(self._door.rules, tls=listener.encrypted, quiet=self._quiet)
+        self.session = Session(self._door.rules, tls=self._encrypted, quiet=self._quiet)
         if not self._is_let_in():
             self._turn_away()
             return
@@ -171,7 +175,7 @@ class LdapFront(protocol.Protocol):
                 set_option(1)
         self.transport.registerProducer(self, True)  # noqa: FBT003 - Twisted's
         self._arm("bind", listener.bind_timeout, "No bind in time.")
-        if listener.encrypted:
+        if self._encrypted:
             self._arm("handshake", listener.handshake_timeout, "no TLS handshake in time", abort=True)
 
     def handshakeCompleted(self) -> None:
@@ -179,6 +183,7 @@ class LdapFront(protocol.Protocol):
         if self._refused:
             return
         listener = self._listener
+        self._encrypted = True
         self._disarm("handshake")
         try:
             certificate = peer_certificate(self.transport)
@@ -296,16 +301,20 @@ class LdapFront(protocol.Protocol):
         return self._listener
 
     def succeed(self, listener: Listener | None) -> None:
-        """Go by `listener` from now on, or take leave: there is none any more.
+        """Go by `listener` from now on, or take leave: there is none any more, or this connection is none of its kind.
 
         A login that is under way is decided by what held when it began.
         """
-        if listener is None:
+        if listener is None or listener.entrance != self._entrance:
             self.stop()
             return
         self._listener = listener
         self._door = listener.door(Peer(listener.name, self._address, self._certificate))
         self._perform(self.session.handle(session.RulesChanged(self._door.rules)))
+        if self._door.rules.tls_required and not self._encrypted and self.session.state is not State.ANONYMOUS:
+            self.stop()
+        elif self.session.state is State.BOUND:
+            self._watch_idleness()
 
     @property
     def account(self) -> str | None:
@@ -349,7 +358,7 @@ class LdapFront(protocol.Protocol):
     def _turn_away(self) -> None:
         """There is no room. Who speaks LDAP at once is told so; nothing of a client that is refused is read."""
         self._refused = True
-        if self._listener.encrypted:
+        if self._encrypted:
             self.transport.abortConnection()
             return
         self.transport.write(ldap.notice_of_disconnection(ldap.BUSY, "Too many connections."))
@@ -640,8 +649,10 @@ class LdapFront(protocol.Protocol):
     def _watch_idleness(self) -> None:
         """See that the client, bound just now, does not stay for ever without asking for anything."""
         self._heard = self._seconds()
-        if self._listener.idle_timeout and self._idle is None:
-            self._idle = self._listener.doorway.clock.callLater(self._listener.idle_timeout, self._look_for_idleness)
+        if self._idle:
+            self._idle.cancel()
+        seconds = self._listener.idle_timeout
+        self._idle = self._listener.doorway.clock.callLater(seconds, self._look_for_idleness) if seconds else None
 
     def _look_for_idleness(self) -> None:
         self._idle = None

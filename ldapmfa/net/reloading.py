@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from ldapmfa import config as configuration
 from ldapmfa.config import Config
@@ -29,6 +29,7 @@ class Reloadable(Protocol):
     """What can go by another configuration: `prepare`, then `commit` or `abort`."""
 
     supervisor: Supervisor
+    stopping: bool
 
     @property
     def config(self) -> Config:
@@ -54,7 +55,7 @@ class Reloadable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of it: what would change or has, or what is wrong; with mistakes nothing was applied."""
+    """What came of it: what would change or has, or what is wrong."""
 
     applied: bool
     changes: list[Change]
@@ -78,6 +79,7 @@ class Reloading:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._control: Control | None = None
         self._terminal = os.isatty(2)
+        self._to_forget = False  # what was remembered, for it could not be forgotten at the last one
         self.successful = True  #: whether the last one was applied
         self.success_at = time.time()  #: when the configuration that counts was read, in seconds since the epoch
 
@@ -104,6 +106,8 @@ class Reloading:
         if self._terminal and not os.isatty(2):
             self._stop()  # the terminal is gone, as for any program that runs in one
             return
+        if len(self._tasks) > 1:
+            return  # one runs, and the one that waits reads what the file says by then
         task = asyncio.ensure_future(self.reload())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -118,11 +122,14 @@ class Reloading:
     async def reload(self, *, check: bool = False) -> Outcome:
         """Read the file and go by it; with `check` only find out whether that could be done."""
         async with self._lock:
+            if self._service.stopping:
+                return _ENDING
             self._service.supervisor.reloading()
             try:
                 outcome = await self._reload(check=check)
             finally:
-                self._service.supervisor.ready(self._service.status())
+                if not self._service.stopping:
+                    self._service.supervisor.ready(self._service.status())
             if not check:
                 self.successful = outcome.applied
                 self.success_at = time.time() if outcome.applied else self.success_at
@@ -155,10 +162,17 @@ class Reloading:
         if check:
             await service.give_up()
             return Outcome(applied=False, changes=found, mistakes=[])
+        if service.stopping:
+            await service.give_up()
+            return _ENDING
+        unforgotten: list[str] = []
+        self._to_forget = self._to_forget or any(change.is_policy for change in found)
         try:
-            await service.put(forget=any(change.is_policy for change in found))
+            await service.put(forget=self._to_forget)
+            self._to_forget = False
         except LdapMfaError as broken:
             self._log.error("remembered logins not forgotten", reason=str(broken))
+            unforgotten = [f"it is applied, but remembered logins are not forgotten: {broken}: reload once more"]
         except Exception as bug:  # noqa: BLE001 - whatever it is
             # half of one configuration and half of another: started again it has one
             self._log.critical("stopped for a half reload", reason=where(bug))
@@ -167,4 +181,7 @@ class Reloading:
         for change in found:
             self._log.info("setting changed", key=change.key, old=change.old, new=change.new)
         self._log.info("reloaded", changes=len(found))
-        return Outcome(applied=True, changes=found, mistakes=[])
+        return Outcome(applied=True, changes=found, mistakes=unforgotten, broken=bool(unforgotten))
+
+
+_ENDING: Final = Outcome(applied=False, changes=[], mistakes=["the program is being stopped"], broken=True)

@@ -524,15 +524,18 @@ class LdapMfa(AsyncService):
     async def prepare(self, config: Config, taken: Sequence[int] = ()) -> None:
         """Make what `config` comes to, and listen where nobody did, so that `commit` can't fail. Nothing counts yet.
 
-        `taken` as for a worker, of what is new. ConfigError: it is not to be had, and nothing has changed.
+        `taken` as for a worker, of what is new; they stay the caller's to close. ConfigError: it is not to be had, and
+        nothing has changed.
         """
+        self.abort()  # what somebody forgot to give up
         if self._store is None or self._arranged is None:
             raise AssertionError
         made = self._arrange(config, self._store, self._arranged)
         old = {listen.endpoint for listen in self._config.listen}
         new = [number for number, listen in enumerate(config.listen) if listen.endpoint not in old]
         try:
-            opened = await open_ports(self._reactor, config.listen, made.factories, taken, waiting=True, only=new)
+            own = [os.dup(descriptor) for descriptor in taken]
+            opened = await open_ports(self._reactor, config.listen, made.factories, own, waiting=True, only=new)
         except BaseException:
             self._discard(made)
             raise
@@ -703,6 +706,9 @@ class LdapMfa(AsyncService):
             write_timeout=limits.write_timeout,
             clients=self._clients,
             cuts=self._cuts,
+            entrance=(
+                listen.tls, listen.client_ca_file, listen.require_client_certificate, listen.proxy_protocol_from
+            ),
             started=self._keep,
             doors=tuple(self._door(config, listen, application, doorway) for application in config.application),
         )
@@ -740,8 +746,8 @@ class LdapMfa(AsyncService):
                 listener.tally.turn_away("proxy-header")
                 listener.log.warning("client turned away", client=str(address_of(peer)), reason=why)
 
-            timeout = self._config.limits.handshake_timeout
-            factory = ProxyHeaderFactory(factory, listen.proxy_protocol_from, self._reactor, refused, timeout)
+            seconds = listener.handshake_timeout
+            factory = ProxyHeaderFactory(factory, listen.proxy_protocol_from, self._reactor, refused, seconds)
         factory.noisy = False
         return factory
 

@@ -52,7 +52,7 @@ _ASKED: Final = 4
 #: Seconds that a worker may take to make another configuration ready, or to put it in place.
 _CHANGING: Final = 20.0
 #: Mistakes, and characters of each, that a worker tells of: they must fit into a message.
-_TOLD: Final = (50, 500)
+_TOLD: Final = (20, 400)
 
 
 def service_of(config: Config, reactor: Any) -> AsyncService:
@@ -72,7 +72,7 @@ class Worker(LdapMfa):
         self._first = number == 1
         self._line = Line(order.channel)
         self._file = Path(order.file)
-        self._making: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()  # what is asked is done one after the other
         self._tells_of_certificates = number == 1
 
     async def _begin(self) -> None:
@@ -95,7 +95,7 @@ class Worker(LdapMfa):
                     case "beat":
                         self._line.say("beat")
                     case "prepare":
-                        self._making = self._kept(self._make_ready(said["number"], *descriptors))
+                        self._kept(self._make_ready(said["number"], *descriptors))
                     case "commit":
                         self._commit(said["number"])
                     case "forget":
@@ -107,6 +107,8 @@ class Worker(LdapMfa):
 
     def _commit(self, number: int) -> None:
         try:
+            if self._changing.locked():
+                raise AssertionError("it is not ready")
             self.commit()
         except Exception as bug:  # noqa: BLE001 - whatever it is
             self._log.critical("bug", reason=where(bug))
@@ -116,22 +118,24 @@ class Worker(LdapMfa):
     async def _make_ready(self, number: int, text: int, *sockets: int) -> None:
         """Make ready what the parent has read: its text is in a file, as it may be long."""
         mistakes: list[str] = []
-        try:
-            said = os.pread(text, os.fstat(text).st_size, 0).decode()  # others read it, too
-            os.close(text)
-            new = await asyncio.to_thread(configuration.load, self._file, text=said, check_files=False)
-            await self.prepare(new, sockets)
-        except ConfigError as wrong:
-            mistakes = wrong.mistakes
-        except Exception as bug:  # noqa: BLE001 - whatever it is, the old configuration counts on
-            mistakes = [f"a bug: {type(bug).__name__}"]
+        async with self._changing:
+            try:
+                said = os.pread(text, os.fstat(text).st_size, 0).decode()  # others read it, too
+                new = await asyncio.to_thread(configuration.load, self._file, text=said, check_files=False)
+                await self.prepare(new, sockets)
+            except ConfigError as wrong:
+                mistakes = wrong.mistakes
+            except Exception as bug:  # noqa: BLE001 - whatever it is, the old configuration counts on
+                mistakes = [f"a bug: {type(bug).__name__}"]
+            finally:
+                for descriptor in (text, *sockets):
+                    os.close(descriptor)
         most, longest = _TOLD
         self._line.say("ready", number=number, mistakes=[mistake[:longest] for mistake in mistakes[:most]])
 
     async def _unmake(self, number: int) -> None:
-        if self._making:
-            await asyncio.wait({self._making})
-        self.abort()
+        async with self._changing:
+            self.abort()
         self._line.say("done", number=number)
 
     async def _forget(self, number: int) -> None:
@@ -251,11 +255,12 @@ class Workers(AsyncService):
             await close_ports(list(ports.values()))  # those of listeners that are no more
         finally:
             self._may_start.set()
-        if forget and self._lines:
-            number = min(self._lines)
-            answer = await self._ask(number, "forget")
+        if forget:
+            answer = None
+            for number in tuple(self._lines):
+                answer = answer or await self._ask(number, "forget")
             if answer is None or answer["broken"]:
-                raise LdapMfaError(answer["broken"] if answer else f"worker {number} did not answer")
+                raise LdapMfaError(answer["broken"] if answer else "no worker answered")
 
     async def _ask_all(self, what: str, descriptors: Sequence[int] = ()) -> dict[int, dict[str, Any] | None]:
         """What each worker that listens answers; None: nothing."""
@@ -264,10 +269,13 @@ class Workers(AsyncService):
         return dict(zip(numbers, answers, strict=True))
 
     async def _ask(self, number: int, what: str, descriptors: Sequence[int] = ()) -> dict[str, Any] | None:
+        line = self._lines.get(number)
+        if line is None:
+            return None  # it has ended since
         self._asked += 1
         answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._replies[number] = self._asked, answered
-        self._lines[number].say(what, descriptors, number=self._asked)
+        line.say(what, descriptors, number=self._asked)
         try:
             async with asyncio.timeout(_CHANGING):
                 return await answered

@@ -32,7 +32,7 @@ NAMES = tuple(SHARES)
 #: Octets of an input: enough for several messages.
 LONGEST = 1024
 #: Seconds that one input may take; and beyond its time that the process may take, to begin and to end.
-_PATIENCE, _GRACE = 10, 60
+_PATIENCE, _GRACE = 60, 120
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
 from twisted.internet.address import IPv4Address
-from world import ALICE, PASSWORD, Pipe, ScriptedDirectory, bind, root_dse, search
+from world import ALICE, PASSWORD, Pipe, ScriptedDirectory, bind, extended, frames, root_dse, search
 
 from ldapmfa.core.rules import Rule
+from ldapmfa.core.session import Rules
 from ldapmfa.net.ldap_front import LdapFront
 from ldapmfa.wire import ldap
 
@@ -105,3 +107,76 @@ async def test_clients_of_a_listener_that_is_gone_are_taken_leave_of(house):
     pipe = Pipe(late)
     late.makeConnection(pipe)
     assert pipe.aborted
+
+
+# -- what a connection's beginning was judged by
+
+
+async def test_A39_clear_text_behind_a_late_header_is_no_tls_because_the_listener_has_it_now(house):
+    """Its PROXY header was not whole when the listener became LDAPS: what comes behind it is not encrypted."""
+    await house.open()
+    late = LdapFront(house.listener)
+    house.listener.successors.append(another(house, encrypted=True, rules=Rules(tls_required=True)))
+    pipe = Pipe(late, IPv4Address("TCP", "192.0.2.7", 40_000))
+    late.makeConnection(pipe)
+    late.dataReceived(bind(1, ALICE, PASSWORD + house.next_code()))
+    house.serve()
+    await house.idle()
+    assert [ldap.read_result(frame).code for frame in frames(bytes(pipe.written))] in ([], [ldap.CONFIDENTIALITY_REQUIRED])
+    assert house.directory.binds() == []
+
+
+@pytest.mark.parametrize("under_way", [False, True])
+async def test_A51_whose_listener_takes_clients_in_otherwise_now_is_taken_leave_of(house, under_way):
+    """It showed no certificate, or came by a header of a balancer that is trusted no more."""
+    await house.open()
+    client = house.client()
+    if under_way:
+        house.directory.holds = lambda _link, frame: frame.tag == ldap.BIND_REQUEST
+        client.send(bind(1, ALICE, PASSWORD + house.next_code()))
+        await house.until(lambda: house.directory.held)
+    else:
+        assert await client.log_in() == 0
+    succeed(house, another(house, entrance=("ldaps", "another authority")))
+    house.directory.release()
+    last = (await client.answers(1 + under_way))[-1]
+    assert (last.id, ldap.read_result(last).code) == (0, ldap.UNAVAILABLE)
+    assert not client.pipe.open
+    late = LdapFront(house.listener)
+    pipe = Pipe(late)
+    late.makeConnection(pipe)
+    assert pipe.aborted
+
+
+async def test_A39_who_is_there_in_clear_text_is_taken_leave_of_where_tls_is_demanded_now(house):
+    await house.open()
+    house.with_(rules=Rules(starttls=True))
+    plain, encrypted = house.client(), house.client()
+    assert await plain.log_in() == 0
+    encrypted.send(extended(1, ldap.OID_START_TLS))
+    assert await encrypted.code() == 0
+    succeed(house, another(house, rules=Rules(starttls=True, tls_required=True)))
+    [notice] = await plain.answers()
+    assert notice.id == 0
+    assert not plain.pipe.open
+    house.advance(30)
+    assert await encrypted.log_in(message_id=2) == 0
+
+
+# -- times
+
+
+async def test_an_idle_timeout_that_is_lifted_or_set_holds_for_who_is_there(house):
+    await house.open()
+    house.with_(idle_timeout=100.0)
+    client = house.client()
+    assert await client.log_in() == 0
+    succeed(house, another(house, idle_timeout=0.0))
+    house.advance(1000)
+    assert client.pipe.open
+    latest = house.listener.successors[-1]
+    client.front.succeed(replace(latest, successors=[], idle_timeout=50.0))
+    house.advance(40)
+    assert client.pipe.open
+    house.advance(20)
+    assert not client.pipe.open

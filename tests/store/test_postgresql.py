@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 from store.conftest import World
 from system.servers.common import make_certificates
 from system.servers.postgresql import Postgresql
@@ -144,13 +144,17 @@ async def test_what_is_wrong_with_the_url_is_said_and_the_password_is_not(world,
 async def test_what_was_read_stays_so_until_the_commit_whoever_else_writes(world):
     """The lock is one for all: the second transaction reads what the first has written."""
     one, two = await world.open(), await world.open()
+    await one._writer.write(adding("count"))
+    mine = META.c.name == "count"
 
     def more(call):
-        count = len(call.read(select(META.c.name)))
-        call.write(ADD, name=f"{count}", value=b"")
+        ((value,),) = call.read(select(META.c.value).where(mine))
+        call.read(select(func.pg_sleep(0.01)))
+        call.write(update(META).where(mine).values(value=value + b"+"))
 
-    await asyncio.gather(*(store._writer.write(more) for store in (one, two) * 20))
-    assert len(await names(one)) == 40
+    for _ in range(5):
+        await asyncio.gather(one._writer.write(more), two._writer.write(more))
+    assert await one._read(select(META.c.value).where(mine)) == [(b"+" * 10,)]
 
 
 async def test_a_call_that_fails_takes_back_its_own_writes_only(world):
@@ -371,7 +375,7 @@ async def test_a_killed_server_is_said_to_be_away_at_once_and_it_heals(own_clust
     for verb in (store.recall("ad", "alice"), world.verify(store, world.code()), store.status(alice), store.accounts()):
         with pytest.raises(StoreDown):
             await verb
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4, "none of them has waited"
     own_cluster.run()
     await until(lambda: works(store))
     assert (await world.verify(store, world.code())).result == "accepted"
@@ -395,7 +399,7 @@ async def test_a_server_that_hangs_is_waited_for_once(own_cluster, key_file, sea
         for _ in range(20):
             with pytest.raises(StoreDown):
                 await store.recall("ad", "alice")
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5, "none of them has waited"
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)

@@ -1,0 +1,260 @@
+"""A reload that meets what seldom happens: signals in a storm, an end meanwhile, workers that come and go."""
+
+import asyncio
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import structlog
+from twisted.internet.task import Clock
+
+from ldapmfa.config.changes import Change
+from ldapmfa.errors import ConfigError, LdapMfaError, StoreDown
+from ldapmfa.net import reloading, service, workers
+from ldapmfa.net.order import Line
+from ldapmfa.net.reloading import Reloading
+
+
+class Service:
+    """What is reloaded: `steps` are what was done with it."""
+
+    def __init__(self):
+        self.steps = []
+        self.told = []
+        self.stopping = False
+        self.config = SimpleNamespace(source="ldapmfa.toml", control_socket=None)
+        self.supervisor = SimpleNamespace(
+            reloading=lambda: self.told.append("reloading"), ready=lambda _status: self.told.append("ready")
+        )
+        self.gate = None
+        self.unforgotten = False
+
+    def status(self):
+        return "well"
+
+    async def make_ready(self, _config):
+        self.steps.append("ready")
+        if self.gate:
+            await self.gate
+
+    async def put(self, *, forget):
+        self.steps.append("put and forget" if forget else "put")
+        if self.unforgotten:
+            raise StoreDown("the database is away")
+
+    async def give_up(self):
+        self.steps.append("given up")
+
+
+async def until(condition):
+    while not condition():  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.001)
+
+
+def descriptors():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.fixture
+def reloaded(monkeypatch):
+    monkeypatch.setattr(reloading.configuration, "load", lambda _source: None)
+    monkeypatch.setattr(reloading, "changes", lambda _old, _new: [])
+    of = Service()
+    of.reloads = Reloading(of, Clock(), lambda: of.steps.append("stopped"), structlog.get_logger())
+    of.reloads._terminal = False
+    return of
+
+
+async def test_a_storm_of_signals_is_two_reloads_at_most(reloaded):
+    reloaded.gate = asyncio.get_running_loop().create_future()
+    for _ in range(1000):
+        reloaded.reloads._hung_up()
+    await until(lambda: reloaded.steps)
+    for _ in range(1000):
+        reloaded.reloads._hung_up()
+    reloaded.gate.set_result(None)
+    await until(lambda: not reloaded.reloads._tasks)
+    assert reloaded.steps == ["ready", "put"] * 2  # what the file says when the last signal comes counts
+
+
+async def test_A44_nothing_is_put_in_place_of_what_is_being_ended(reloaded):
+    """Its new listeners would let clients in that nobody takes leave of."""
+    reloaded.gate = asyncio.get_running_loop().create_future()
+    reload = asyncio.ensure_future(reloaded.reloads.reload())
+    await until(lambda: reloaded.steps)
+    reloaded.stopping = True
+    reloaded.told.append("stopping")
+    reloaded.gate.set_result(None)
+    outcome = await reload
+    assert (outcome.applied, outcome.broken, reloaded.steps) == (False, True, ["ready", "given up"])
+    assert reloaded.told == ["reloading", "stopping"]
+    later = await reloaded.reloads.reload()
+    assert (later.applied, reloaded.steps) == (False, ["ready", "given up"])
+
+
+async def test_A33_what_could_not_be_forgotten_is_said_and_forgotten_by_the_next_reload(reloaded, monkeypatch):
+    monkeypatch.setattr(reloading, "changes", lambda _old, _new: [Change("login.prompts", "5", "3")])
+    reloaded.unforgotten = True
+    outcome = await reloaded.reloads.reload()
+    assert (outcome.applied, outcome.broken) == (True, True)
+    assert "not forgotten: the database is away" in outcome.mistakes[0]
+    monkeypatch.setattr(reloading, "changes", lambda _old, _new: [])
+    reloaded.unforgotten = False
+    assert (await reloaded.reloads.reload()).mistakes == []
+    await reloaded.reloads.reload()
+    assert reloaded.steps == ["ready", "put and forget", "ready", "put and forget", "ready", "put"]
+
+
+# -- the parent
+
+
+@pytest.fixture
+def parent():
+    parent = workers.Workers.__new__(workers.Workers)
+    parent._lines, parent._replies, parent._asked = {}, {}, 0
+    parent._may_start, parent._log = asyncio.Event(), structlog.get_logger()
+    parent._config = SimpleNamespace(listen=())
+    parent._ports = []
+    parent._order = workers.Order("ldapmfa.toml", "", [], 4)
+    return parent
+
+
+async def test_a_worker_that_ends_just_before_it_is_asked_stops_nobody_else(parent):
+    assert await parent._ask(1, "commit") is None
+
+
+async def test_A33_that_no_worker_is_there_to_forget_what_is_remembered_is_said(parent):
+    parent._prepared = SimpleNamespace(listen=(), text="new"), {}
+    with pytest.raises(LdapMfaError, match="no worker answered"):
+        await parent.put(forget=True)
+    assert parent._may_start.is_set()
+
+
+# -- a worker
+
+
+class Worker(workers.Worker):
+    """One that makes ready what takes as long as the test says; `steps` are what it did."""
+
+    def __init__(self):
+        ours, theirs = Line.pair()
+        self.parent, self._line = ours, Line(theirs)
+        self._changing = asyncio.Lock()
+        self._file = None
+        self._tasks = set()
+        self._log = structlog.get_logger()
+        self.steps = []
+        self.gates = {}
+
+    async def prepare(self, config, taken=()):
+        await self.gates[config]
+        self.steps.append(f"prepared {config}")
+
+    def abort(self):
+        self.steps.append("aborted")
+
+    def commit(self):
+        self.steps.append("committed")
+
+    def asked(self, what, number, text=None):
+        if text is not None:
+            self.gates.setdefault(text, asyncio.get_running_loop().create_future())
+            read, write = os.pipe()
+            with workers._in_memory(text) as file:
+                self.parent.say(what, (file, read, write), number=number)
+            os.close(read)
+            os.close(write)
+        else:
+            self.parent.say(what, number=number)
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    monkeypatch.setattr(workers.configuration, "load", lambda _file, text, check_files: _loaded(text))
+    worker = Worker()
+    yield worker
+    worker.parent.close()
+    worker._line.close()
+
+
+def _loaded(text):
+    if text == "wrong":
+        raise ConfigError(["wrong"])
+    return text
+
+
+async def some_time():
+    for _ in range(20):
+        await asyncio.sleep(0.002)
+
+
+async def test_A44_what_was_given_up_while_it_was_made_ready_takes_nobodys_place(worker):
+    """The first takes so long that the parent gave it up, and asked for the second."""
+    worker.asked("prepare", 1, "first")
+    worker.asked("abort", 2)
+    worker.asked("prepare", 3, "second")
+    worker._told()
+    worker.gates["second"].set_result(None)
+    await some_time()
+    worker.gates["first"].set_result(None)
+    await some_time()
+    assert worker.steps == ["prepared first", "aborted", "prepared second"]
+    worker.asked("commit", 4)
+    worker._told()
+    assert worker.steps[-1] == "committed"
+    assert [said["number"] for said, _ in worker.parent.hear()] == [1, 2, 3, 4]
+
+
+async def test_A44_a_worker_that_is_told_to_put_in_place_what_it_has_not_made_ready_ends(worker, monkeypatch):
+    ended = []
+    monkeypatch.setattr(workers.os, "_exit", ended.append)
+    worker.asked("prepare", 1, "first")
+    worker._told()
+    await some_time()
+    worker.asked("commit", 2)
+    worker._told()
+    assert (ended, worker.steps) == ([1], [])
+    worker.gates["first"].set_result(None)
+    await some_time()
+
+
+async def test_a_worker_that_can_not_make_it_ready_keeps_no_socket_of_it(worker):
+    """The next reload would find the port in use, by nobody who accepts."""
+    before = descriptors()
+    worker.asked("prepare", 1, "wrong")
+    worker._told()
+    await some_time()
+    [(said, _)] = worker.parent.hear()
+    assert said["mistakes"] == ["wrong"]
+    assert descriptors() == before
+
+
+async def test_what_a_worker_says_of_mistakes_fits_into_a_message(worker, monkeypatch):
+    def load(_file, text, check_files):
+        raise ConfigError(["€" * 10_000] * 1000)
+
+    monkeypatch.setattr(workers.configuration, "load", load)
+    worker.asked("prepare", 1, "many")
+    worker._told()
+    await some_time()
+    [(said, _)] = worker.parent.hear()
+    assert said["mistakes"]
+
+
+async def test_what_can_not_be_made_keeps_no_socket_that_was_handed_over():
+    proxy = service.LdapMfa.__new__(service.LdapMfa)
+    proxy._store = proxy._arranged = object()
+    proxy._prepared = None
+
+    def fails(*_):
+        raise ConfigError(["wrong"])
+
+    proxy._arrange = fails
+    read, write = os.pipe()
+    before = descriptors()
+    with pytest.raises(ConfigError):
+        await proxy.prepare(SimpleNamespace(listen=()), (read, write))
+    assert descriptors() == before
+    os.close(read)
+    os.close(write)
