@@ -125,6 +125,22 @@ def test_A44_a_reload_holds_in_every_process_when_it_is_reported(proxy):
     assert proxy.records()[-1]["reason"] == "rule"
 
 
+def test_A44_a_program_of_another_configuration_is_left_alone(proxy):
+    """Two with one folder for their stores have one socket: who reloads is not told that the other one's has changed."""
+    write(proxy, BY_PASSWORD)
+    other = proxy.config.with_name("other.toml")
+    other.write_text(proxy.config.read_text())
+    said = reload(proxy, "--config", str(other))
+    assert (said.returncode, said.stdout) == (3, "")
+    assert f"goes by {proxy.config}, not by {other}" in said.stderr
+    assert said.stderr.endswith("nothing was changed\n")
+    assert by_password(proxy) == {49}
+    link = proxy.config.with_name("link.toml")
+    link.symlink_to(proxy.config)
+    assert reload(proxy, "--config", str(link)).returncode == 0
+    assert by_password(proxy) == {0}
+
+
 def test_the_command_says_what_changed_and_the_log_too(proxy):
     write(proxy, REFUSE, lambda text: text.replace("refusal_floor = 0", "refusal_floor = 0.1"))
     checked = reload(proxy, "--check")
@@ -144,6 +160,7 @@ def test_the_command_says_what_changed_and_the_log_too(proxy):
     wrong = reload(proxy)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "limits.conections" in wrong.stderr
+    assert wrong.stderr.endswith("nothing was changed\n")
     proxy.config.write_text(proxy.first + "[service]\ndrain_seconds = 5\n" if proxy.workers == 1 else proxy.first.replace("workers = 2", "workers = 3"))
     fixed = reload(proxy)
     assert (fixed.returncode, "restart it" in fixed.stderr, "nothing was changed" in fixed.stderr) == (2, True, True)
