@@ -104,7 +104,7 @@ class Names:
 
     def _of(self, name: _Name) -> _Known:
         """What is known of `name`; the names that were asked for last are kept."""
-        known = self._known[name] = self._known.pop(name, None) or _Known()
+        known = self._known[name] = self._known.pop(name) if name in self._known else _Known()
         if len(self._known) > _MOST:
             del self._known[next(iter(self._known))]  # who waits for it is told all the same
         return known
