@@ -131,6 +131,25 @@ async def test_A33_that_no_worker_is_there_to_forget_what_is_remembered_is_said(
     assert parent._may_start.is_set()
 
 
+class Gone:
+    """A process that has ended, which nobody has noticed yet."""
+
+    def kill(self):
+        raise ProcessLookupError
+
+
+async def test_a_worker_that_ends_by_itself_when_it_is_to_be_killed_ends_no_watch_over_the_others(parent):
+    parent._config = SimpleNamespace(service=SimpleNamespace(worker_seconds=0.02))
+    said = []
+    parent._lines = {1: SimpleNamespace(say=said.append), 2: SimpleNamespace(say=said.append)}
+    parent._unanswered = {1: workers._ASKED, 2: 0}
+    parent._processes = {1: Gone()}
+    watching = asyncio.ensure_future(parent._ask_whether_they_turn())
+    await until(lambda: said.count("beat") > 5 or watching.done())
+    assert not watching.done()
+    watching.cancel()
+
+
 # -- a worker
 
 
