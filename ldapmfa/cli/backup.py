@@ -122,8 +122,7 @@ def restore(file: Path, uncertain: str | None) -> None:
 
     config = load(check_files=False)
     place = _sqlite_file(config)
-    if copies.in_use(place):
-        raise Failed(2, f"{place} is in use: stop the service first (systemctl stop ldapmfa), all of its nodes")
+    _see_that_nobody_uses(place)
     new = place.with_name(f"{place.name}.restoring")
     aside = place.with_name(f"{place.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     copies.remove(new)  # of one that was interrupted
@@ -132,6 +131,7 @@ def restore(file: Path, uncertain: str | None) -> None:
         accounts, factors = _opened(config, new)
         found = _restored(_at(config, new), uncertain)
         since = _changed_since(config, place, found.last)
+        _see_that_nobody_uses(place)  # again: it would go on with what is put aside
         copies.put_in_place(new, place, aside)
     except BaseException:
         copies.remove(new)
@@ -179,6 +179,13 @@ def _sqlite_file(config: Config) -> Path:
     if file is None:
         raise Failed(2, "store.url: is no SQLite file: use pg_dump, and after a restore `ldapmfa store restored`")
     return file
+
+
+def _see_that_nobody_uses(place: Path) -> None:
+    from ldapmfa.store import copies  # noqa: PLC0415 - takes long
+
+    if copies.in_use(place):
+        raise Failed(2, f"{place} is in use: stop the service first (systemctl stop ldapmfa), all of its nodes")
 
 
 def _at(config: Config, file: Path) -> Config:

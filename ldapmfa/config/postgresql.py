@@ -54,13 +54,18 @@ class DatabaseUrl:
     @classmethod
     def parse(cls, text: str) -> DatabaseUrl:
         """Take a URL apart. ValueError: what is wrong with it; the text never holds the password."""
-        scheme, _, rest = text.partition("://")
+        scheme, found, rest = text.partition("://")
+        if not found:
+            raise ValueError(f"has no :// in it: write {_EXAMPLE}")
         if scheme not in _SCHEMES:
             raise ValueError(f"its driver is {scheme}: write {_EXAMPLE}")
         place, _, query = rest.partition("?")
         authority, slash, database = place.partition("/")
         if "#" in text:
             raise ValueError("has a # in it: write %23")
+        if "@" in database or "@" in query:
+            # what stands there may be half a password: no message may have it
+            raise ValueError("has an @ behind the first / or ?: in a password write %2F for /, %3F for ?, %40 for @")
         login, _, hosts = authority.rpartition("@")
         user, colon, password = login.partition(":")
         options = _options(query)
@@ -68,7 +73,7 @@ class DatabaseUrl:
         if not slash or not database or "/" in database:
             raise ValueError(f"must name a database behind the host, for example {_EXAMPLE}")
         named = [part for part in hosts.split(",") if part] + options.pop("host", [])
-        found = _hosts(named, options.pop("port", []))
+        places = _hosts(named, options.pop("port", []))
         for name, values in options.items():
             if len(values) > 1:
                 raise ValueError(f"says {name} twice")
@@ -79,11 +84,11 @@ class DatabaseUrl:
             if name in said and not said[name].startswith("/"):
                 raise ValueError(f"{name}: must be an absolute path")
         return cls(
-            found,
+            places,
             unquote(user) or None,
             Secret(unquote(password).encode()) if colon else None,
             database,
-            _tls(said, found),
+            _tls(said, places),
             *(said.get(name) for name in _FILES),
         )
 

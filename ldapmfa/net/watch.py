@@ -1,7 +1,8 @@
 """Looks into the store for accounts whose live connections are to end: blocks come by other processes, too.
 
-Promised here: no cut after `begin` is missed, however long the store is away; each is told twice, a turn apart, for a
-login that was recorded before the block may not have its connection yet. Where the database tells of cuts they are
+Promised here: no cut after `number` is missed while the store is away for less than a day, nor one whose number a
+fail-over gave again; each is told twice, a turn apart, for a login that was recorded before the block may not have its
+connection yet. Where the database tells of cuts they are
 looked for at once; that it should have told, nobody relies on. Not in here: how connections are ended.
 """
 
@@ -31,6 +32,8 @@ async def watch(store: Store, number: int, cut: Callable[[str], None], clock: An
                 if told.exception() is not None:
                     await pause(clock, LOOK)
                 told = asyncio.ensure_future(store.told_of_cuts())
+            # kept though the look fails or finds nothing: they may be given again at any time
+            number -= store.lost_cuts()
             try:
                 cuts = await store.cuts_since(number)
             except StoreDown:

@@ -213,8 +213,11 @@ class Blocks(Notices):
 
     async def cuts_since(self, number: int) -> list[Cut]:
         """Whose connections are to end, by those that were said after `number`."""
-        number -= self._database.lost_numbers()
         return [Cut(*row) for row in await self._asked(_CUTS_SINCE, number=number)]
+
+    def lost_cuts(self) -> int:
+        """By how many the number is to be lowered that was seen last, for so many may be given again; told once."""
+        return self._database.lost_numbers()
 
     async def told_of_cuts(self) -> None:
         """Wait until there may be cuts to look for: whoever cuts tells, where the database can; but see at times."""

@@ -51,6 +51,8 @@ LOCK: Final = 0x6C646170_6D6661
 CHANNEL: Final = "ldapmfa"
 #: Seconds from the loss of the connection that listens to the next try.
 AGAIN: Final = 1.0
+#: Seconds from one look for a successor to the next: an old primary that goes on alone works as before.
+LOOK: Final = 10.0
 
 _PATIENT: Final = f"SET lock_timeout = '{LONG:.0f}s'; SET idle_in_transaction_session_timeout = 0"
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT pg_advisory_xact_lock({LOCK})"
@@ -164,11 +166,15 @@ class PostgresqlTransaction:
 
 
 class Postgresql:
-    """The connections to one database: one that writes, some that read, one for long readings, one that listens."""
+    """The connections to one database: one that writes, some that read, one for long readings, one that listens.
+
+    Whoever waits to be told has the successor of a server looked for, too.
+    """
 
     def __init__(self, url: DatabaseUrl, password: Callable[[], Secret | None]) -> None:
-        self._servers = Servers(url, password)
+        self._servers = Servers(url, password, self._doubt)
         self._writing: Line | None = None
+        self._doubtful = False  # whether what was open may hang for ever
         self._listing: Line | None = None
         self._turn = asyncio.Lock()
         self._readers: list[Server] = []
@@ -177,7 +183,6 @@ class Postgresql:
         self._under_way: set[asyncio.Future[Any]] = set()
         self._listener: asyncio.Task[None] | None = None
         self._told: list[asyncio.Future[None]] = []
-        self._lost_numbers = 0
 
     async def prepare(self, work: Callable[[Connection], None]) -> None:
         """Run `work` in a transaction, in a thread, for Alembic can't be interrupted; nodes do one after the other."""
@@ -221,6 +226,9 @@ class Postgresql:
                 await line.raw.execute("ROLLBACK", timeout=LIMIT)
             except _DRIVER:
                 await self._lose(line)
+            except BaseException:
+                await self._lose(line)  # or the next BEGIN would go on with what is there
+                raise
             raise
         try:
             await _commit(line, LIMIT)
@@ -232,10 +240,11 @@ class Postgresql:
         """The connection that writes, when nobody else does."""
         for first in (True, False):
             line = self._writing
-            if line is None or line.server.timeline < self._servers.timeline:
+            if line is None or self._doubtful or line.server.timeline < self._servers.timeline:
                 if line is not None:
                     await self._lose(line)
                 line = self._writing = await self._connected(LIMIT)
+                self._doubtful = False
             try:
                 await line.raw.execute(_BEGIN, timeout=LIMIT)
             except _DRIVER as error:
@@ -259,6 +268,13 @@ class Postgresql:
         if suspect:
             self._servers.suspect()
         await line.drop()
+
+    def _doubt(self) -> None:
+        """Wait for nothing that may hang for as long as a list may take, nor try one after the other later."""
+        self._doubtful = True
+        self._drop_readers()
+        if self._listing is not None:
+            self._listing.raw.terminate()
 
     async def _connected(self, limit: float) -> Line:
         if self._closed:
@@ -390,7 +406,11 @@ class Postgresql:
                     server.connection.add_termination_listener(partial(_set, ended))
                     await server.connection.add_listener(CHANNEL, self._wake)
                     self._wake()
-                    await ended.wait()
+                    while not ended.is_set() and server.timeline >= self._servers.timeline:
+                        with suppress(TimeoutError):
+                            await asyncio.wait_for(ended.wait(), LOOK)
+                            continue
+                        await self._servers.look()
                 finally:
                     server.connection.terminate()
             await asyncio.sleep(AGAIN)

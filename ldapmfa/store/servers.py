@@ -51,13 +51,19 @@ class Server:
 
 
 class Servers:
-    """The servers of one URL; `timeline` is the highest that was seen."""
+    """The servers of one URL; `timeline` is the highest that was seen. `doubted` is called when there may be none."""
 
-    def __init__(self, url: DatabaseUrl, password: Callable[[], Secret | None]) -> None:
+    def __init__(
+        self,
+        url: DatabaseUrl,
+        password: Callable[[], Secret | None],
+        doubted: Callable[[], None] = lambda: None,
+    ) -> None:
         self.timeline = 0
         self.numbers_lost = 0
         self._url = url
         self._password = password
+        self._doubted = doubted
         self._tls = _tls(url)
         self._probing: asyncio.Task[None] | None = None
         self._closed = False
@@ -93,6 +99,13 @@ class Servers:
         """There may be none: nobody waits until one was seen."""
         if self._probing is None and not self._closed:
             self._probing = asyncio.get_running_loop().create_task(self._probe())
+            self._doubted()
+
+    async def look(self) -> None:
+        """See whether there is a successor, where there may be one: `timeline` is its then."""
+        if self.several:
+            with suppress(StoreDown, ConfigError):
+                (await self._reach(CONNECT)).connection.terminate()
 
     async def close(self) -> None:
         """Look for none any more."""

@@ -67,6 +67,27 @@ class TestRestore:
         assert "is in use: stop the service first" in ran.errors[0]
         assert kinds(ldapmfa) == before
 
+    def test_A19_refused_if_the_service_was_started_meanwhile(self, ldapmfa, store, monkeypatch):
+        """What it went on with would be put aside under it, and with that the codes that it uses up."""
+        assert ldapmfa("store", "backup", "copy.db").code == 0
+        before = (store / "state.db").read_bytes()
+        opened = []
+
+        def slow(*_):
+            service = sqlite3.connect(store / "state.db", check_same_thread=False)
+            opened.append(service)
+            service.execute("PRAGMA journal_mode=WAL")
+            service.execute("SELECT count(*) FROM factors").fetchall()
+
+        monkeypatch.setattr("ldapmfa.cli.backup._changed_since", slow)
+        ran = ldapmfa("store", "restore", "copy.db", "--uncertain", "keep", "--json")
+        opened[0].execute("PRAGMA journal_mode=DELETE")
+        opened[0].close()
+        assert ran.code == 2
+        assert "is in use: stop the service first" in ran.errors[0]
+        assert sorted(file.name for file in store.glob("state.db*")) == ["state.db"]
+        assert len((store / "state.db").read_bytes()) == len(before)
+
     def test_what_is_uncertain_must_be_decided(self, ldapmfa, store):
         assert ldapmfa("store", "backup", "copy.db").code == 0
         ran = ldapmfa("store", "restore", "copy.db", "--json")

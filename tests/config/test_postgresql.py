@@ -43,7 +43,7 @@ def test_user_and_password_are_unquoted_and_the_password_does_not_show():
         ("postgres://u:hunter2@h/d", "its driver is postgres"),
         ("postgresql+asyncpg://u:hunter2@h", "must name a database"),
         ("postgresql+asyncpg://u:hunter2@h/", "must name a database"),
-        ("postgresql+asyncpg://u:hunter2/x@h/d", "must name a database"),
+        ("postgresql+asyncpg://u:hunter2/x@h/d", "%2F"),
         ("postgresql+asyncpg://u:hunter2@h:x/d", "a port is no number"),
         ("postgresql+asyncpg://u:hunter2@h:99999/d", "a port is no number"),
         ("postgresql+asyncpg://u:hunter2@:1/d", "a host has no name"),
@@ -71,3 +71,22 @@ def test_any_text_is_a_url_or_a_mistake(text):
         return
     assert parsed.hosts
     assert parsed.database
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+asyncpg:ldapmfa:hunter2@db/ldapmfa",
+        "postgresql+asyncpg:/ldapmfa:hunter2@db/ldapmfa",
+        "postgresql+asyncpg://ldapmfa:so?hunter2@db/ldapmfa",
+        "postgresql+asyncpg://ldapmfa:so?hunter2=x@db/ldapmfa",
+        "postgresql+asyncpg://ldapmfa:so?ssl=hunter2@db/ldapmfa",
+        "postgresql+asyncpg://ldapmfa:12/hunter2@db",
+        "postgresql+asyncpg://ldapmfa:so/hunter2@db/ldapmfa",
+        "postgresql+asyncpg://ldapmfa:so#hunter2@db/ldapmfa",
+    ],
+)
+def test_A43_a_password_that_is_not_written_as_a_url_has_it_is_in_no_message(url):
+    with pytest.raises(ValueError, match=r"://|%") as caught:
+        DatabaseUrl.parse(url)
+    assert "hunter2" not in str(caught.value)

@@ -15,6 +15,7 @@ from ldapmfa.factors.service import Denied
 from ldapmfa.net.asking import Terms
 from ldapmfa.net.fraud import RETRIED, RETRY, Measures
 from ldapmfa.net.watch import LOOK, watch
+from ldapmfa.store import Cut
 
 PUSH = ServiceRule("push", ("push", "phone", "sms"), takes_codes=True)
 FRAUD = Denied("fraud", "reported in the app")
@@ -272,6 +273,39 @@ async def test_A44_what_is_blocked_while_the_store_is_away_is_heard_of_when_it_i
     watching.cancel()
     await asyncio.wait({watching})
     assert cuts == [account(house)]
+
+
+async def test_A44_numbers_given_again_after_a_fail_over_are_heard_of_though_the_store_fails_and_none_is_there_yet(house):
+    class FailedOver:
+        """Its successor had not heard of the last cuts: it begins to count before them, and is away at first."""
+
+        answers = (StoreDown("x"), [], [], [Cut(3, "alice")])
+
+        def __init__(self):
+            self.left, self.lost = list(self.answers), 64
+
+        def lost_cuts(self):
+            lost, self.lost = self.lost, 0
+            return lost
+
+        async def cuts_since(self, number):
+            answer = self.left.pop(0) if self.left else []
+            if isinstance(answer, StoreDown):
+                raise answer
+            return [cut for cut in answer if cut.number > number]
+
+        async def told_of_cuts(self):
+            await asyncio.get_running_loop().create_future()
+
+    cuts = []
+    watching = asyncio.ensure_future(watch(FailedOver(), 5, cuts.append, house.clock))
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+        house.clock.advance(LOOK)
+    await asyncio.sleep(0.01)
+    watching.cancel()
+    await asyncio.wait({watching})
+    assert cuts == ["alice"] * 2
 
 
 class TestStoreDown:

@@ -7,6 +7,7 @@ import signal
 import time
 from dataclasses import replace
 
+import asyncpg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -223,6 +224,32 @@ async def test_a_session_has_the_limits_that_free_the_others(world):
     assert found == ["5s", "5s", "0", "on"], "though the server has synchronous_commit = off"
 
 
+async def test_one_who_is_cancelled_before_the_rollback_leaves_nothing_to_the_next_transaction(world, monkeypatch):
+    store = await world.open()
+    await store._writer.write(adding("a"))
+    execute, reached = asyncpg.Connection.execute, asyncio.Event()
+
+    async def slow(self, query, *args, **options):
+        if query == "ROLLBACK":
+            reached.set()
+            await asyncio.sleep(60)
+        return await execute(self, query, *args, **options)
+
+    monkeypatch.setattr(asyncpg.Connection, "execute", slow)
+
+    async def fails():
+        async with store._database.transaction() as transaction:
+            await transaction.do(lambda: transaction.write(ADD, {"name": "b", "value": b""}))
+            raise ZeroDivisionError
+
+    failing = asyncio.ensure_future(fails())
+    await reached.wait()
+    failing.cancel()
+    await asyncio.gather(failing, return_exceptions=True)
+    await store._writer.write(adding("c"))
+    assert await names(store) == {"a", "c"}
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_A19_a_commit_that_got_no_answer_is_no_success(world, alice, monkeypatch, when):
     """The connection ends in the COMMIT: whether it was done or not, nobody is let in by it."""
@@ -380,6 +407,32 @@ async def test_a_server_that_hangs_is_waited_for_once(own_cluster, key_file, sea
     await world.close()
 
 
+async def test_no_login_waits_for_a_list_of_a_server_that_hangs_nor_for_connections_that_hang_still(
+    own_cluster, key_file, seal, alice, monkeypatch
+):
+    """Who was renamed is looked for by a query like a list's; the server goes on, the old sessions never do."""
+    monkeypatch.setattr(postgresql, "LIMIT", 0.5)
+    monkeypatch.setattr(servers, "CONNECT", 1.0)
+    world = harmed(own_cluster, key_file, seal)
+    store = await world.open()
+    assert await works(store)
+    await store.accounts()
+    await asyncio.gather(*(store.recall("ad", "alice") for _ in range(postgresql.READERS)))
+    pids = [pid for (pid,) in own_cluster.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'ldapmfa'")]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        asked = [store.status(replace(alice, dn="CN=Renamed,DC=example,DC=com")), store.accounts(), store.recall("ad", "alice")]
+        outcomes = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
+        assert [type(one) for one in outcomes] == [StoreDown] * 3
+        await until(lambda: works(store), 3)
+        assert await store.accounts() == []
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    await world.close()
+
+
 async def test_a_server_that_is_away_when_opening(own_cluster, key_file, seal):
     world = harmed(own_cluster, key_file, seal)
     own_cluster.kill()
@@ -422,7 +475,9 @@ async def test_A19_a_promoted_standby_takes_over_with_every_code_that_was_used(k
         world.now += 30
         assert (await world.verify(store, world.code())).result == "accepted"
         await store.block(alice, 9e9, "why", world.change(alice.key))
-        assert [cut.account for cut in await store.cuts_since(number + 32)] == [alice.key], "a number may come again"
+        number += 32 - store.lost_cuts()
+        assert [cut.account for cut in await store.cuts_since(number)] == [alice.key], "a number may come again"
+        assert store.lost_cuts() == 0, "once"
         # the old one comes back and takes writes: nobody is fooled by it
         primary.settings["synchronous_standby_names"] = ""
         await asyncio.to_thread(primary.run)
@@ -435,6 +490,27 @@ async def test_A19_a_promoted_standby_takes_over_with_every_code_that_was_used(k
             with pytest.raises(StoreDown):
                 await world.verify(store, world.code())
             await asyncio.sleep(0.3)
+        await world.close()
+
+
+async def test_A19_an_old_primary_that_goes_on_is_left_though_its_connections_work(key_file, seal, alice, monkeypatch):
+    """Nothing fails on them: who has a successor must be looked for. Nor is a block there to be missed."""
+    monkeypatch.setattr(postgresql, "LOOK", 0.2)
+    with pair() as (primary, standby):
+        world = harmed(primary, key_file, seal, standby)
+        store = await world.open()
+        await world.enrol(store)
+        assert await works(store)
+        await asyncio.wait_for(store.told_of_cuts(), 5)
+        waiting = asyncio.ensure_future(store.told_of_cuts())
+        primary.configure("synchronous_standby_names", "")
+        await asyncio.to_thread(standby.promote)
+        other = await replace(world, url=standby.url(world.url.rpartition("/")[2]), stores=world.stores).open()
+        assert (await world.verify(other, world.code())).result == "accepted"
+        await asyncio.wait_for(waiting, 5)
+        assert (await world.verify(store, world.code())).result == "replayed"
+        await other.block(alice, 9e9, "why", world.change(alice.key))
+        assert (await store.status(alice)).blocked
         await world.close()
 
 
