@@ -401,3 +401,23 @@ def test_A41_other_limits_hold_at_once_for_who_comes_and_for_new_listeners(slapd
         with contextlib.ExitStack() as stack:
             raws = [stack.enter_context(Raw(proxy.host, proxy.port)) for _ in range(5)]
             assert {raw.code(root_dse(1)) for raw in raws} == {0}
+
+
+def test_A33_a_success_that_was_remembered_counts_no_more_after_a_reload(proxy):
+    """Even if nothing changed that its hash is made of: the directory's own table, here."""
+
+    def reuses(text):
+        return text.replace("[[listen]]\n", "[[listen]]\nreuse_seconds = 300\nreuse_uses = 100\n", 1)
+
+    write(proxy, change=reuses)
+    assert asked(proxy)["applied"]
+    typed = proxy.typed("alice")
+    assert [log_in(proxy, typed) for _ in range(4)] == [0, 0, 0, 0]
+    assert proxy.records()[-1]["reason"] == "reused"
+    write(proxy, "[limits]\nheld_requests = 50\n", reuses)
+    assert asked(proxy)["applied"]
+    assert log_in(proxy, typed) == 0, "limits are no policy"
+    write(proxy, change=lambda text: reuses(text).replace("[directory]\n", "[directory]\ncheck_seconds = 11\n", 1))
+    said = asked(proxy)
+    assert (said["applied"], [change["key"] for change in said["changes"]]) == (True, ["directory.check_seconds", "limits.held_requests"])
+    assert log_in(proxy, typed) == 49
