@@ -208,9 +208,18 @@ def test_listeners_come_and_go_and_the_others_are_not_touched(proxy):
     assert answers_ldap("127.0.0.1", other)
 
 
-def test_a_listener_that_changes_its_tls_keeps_its_socket(proxy):
-    write(proxy, change=lambda text: text.replace('tls = "starttls"', 'tls = "ldaps"'))
-    assert asked(proxy)["applied"]
+def test_a_listener_that_changes_its_tls_keeps_its_socket_and_none_of_its_clients(proxy):
+    alice = proxy.directory.user("alice")
+    with Raw(proxy.host, proxy.port) as raw:
+        assert raw.code(bind(1, alice.dn, proxy.typed("alice"))) == 0
+        write(proxy, change=lambda text: text.replace("[[listen]]\n", '[[listen]]\nproxy_protocol_from = ["192.0.2.1"]\n', 1))
+        assert asked(proxy)["applied"]
+        assert raw.frame().id == 0
+    with Raw(proxy.host, proxy.port) as raw:
+        assert raw.code(bind(1, alice.dn, proxy.typed("alice"))) == 0
+        write(proxy, change=lambda text: text.replace('tls = "starttls"', 'tls = "ldaps"'))
+        assert asked(proxy)["applied"]
+        assert raw.frame().id == 0
     with Raw(proxy.host, proxy.port, tls=proxy.ca_file) as raw:
         assert raw.code(bind(1, proxy.directory.user("alice").dn, proxy.typed("alice"))) == 0
     write(proxy)
