@@ -225,9 +225,18 @@ def test_listeners_come_and_go_and_the_others_are_not_touched(proxy):
     assert answers_ldap("127.0.0.1", other)
 
 
-def test_a_listener_that_changes_its_tls_keeps_its_socket(proxy):
-    write(proxy, change=lambda text: text.replace('tls = "starttls"', 'tls = "ldaps"'))
-    assert asked(proxy)["applied"]
+def test_a_listener_that_changes_its_tls_keeps_its_socket_and_none_of_its_clients(proxy):
+    alice = proxy.directory.user("alice")
+    with Raw(proxy.host, proxy.port) as raw:
+        assert raw.code(bind(1, alice.dn, proxy.typed("alice"))) == 0
+        write(proxy, change=lambda text: text.replace("[[listen]]\n", '[[listen]]\nproxy_protocol_from = ["192.0.2.1"]\n', 1))
+        assert asked(proxy)["applied"]
+        assert raw.frame().id == 0
+    with Raw(proxy.host, proxy.port) as raw:
+        assert raw.code(bind(1, alice.dn, proxy.typed("alice"))) == 0
+        write(proxy, change=lambda text: text.replace('tls = "starttls"', 'tls = "ldaps"'))
+        assert asked(proxy)["applied"]
+        assert raw.frame().id == 0
     with Raw(proxy.host, proxy.port, tls=proxy.ca_file) as raw:
         assert raw.code(bind(1, proxy.directory.user("alice").dn, proxy.typed("alice"))) == 0
     write(proxy)
@@ -396,3 +405,45 @@ def test_the_control_socket_is_its_users_alone_and_takes_no_nonsense(slapd, tmp_
         time.sleep(0.1)
         proxy.start()
         assert asked(proxy)["applied"]
+
+
+def test_A41_other_limits_hold_at_once_for_who_comes_and_for_new_listeners(slapd, tmp_path):
+    with Proxy(slapd, tmp_path / "proxy") as proxy:
+        other = free_port()
+        balanced = f'[[listen]]\nendpoint = "tcp:{other}:interface=127.0.0.1"\n{PLAIN}proxy_protocol_from = ["127.0.0.1"]\n'
+        write(proxy, f"{balanced}[limits]\nconnections = 2\nhandshake_timeout = 1\n")
+        assert asked(proxy)["applied"]
+        with socket.create_connection(("127.0.0.1", other)) as late:  # whose header never comes
+            late.settimeout(6)
+            with contextlib.suppress(ConnectionError):
+                assert late.recv(1) == b""
+        with contextlib.ExitStack() as stack:
+            raws = [stack.enter_context(Raw(proxy.host, proxy.port)) for _ in range(2)]
+            assert {raw.code(root_dse(1)) for raw in raws} == {0}
+            notice = stack.enter_context(Raw(proxy.host, proxy.port)).frame()
+            assert (notice.id, ldap.read_result(notice).code) == (0, ldap.BUSY)
+        write(proxy)
+        assert asked(proxy)["applied"]
+        with contextlib.ExitStack() as stack:
+            raws = [stack.enter_context(Raw(proxy.host, proxy.port)) for _ in range(5)]
+            assert {raw.code(root_dse(1)) for raw in raws} == {0}
+
+
+def test_A33_a_success_that_was_remembered_counts_no_more_after_a_reload(proxy):
+    """Even if nothing changed that its hash is made of: the directory's own table, here."""
+
+    def reuses(text):
+        return text.replace("[[listen]]\n", "[[listen]]\nreuse_seconds = 300\nreuse_uses = 100\n", 1)
+
+    write(proxy, change=reuses)
+    assert asked(proxy)["applied"]
+    typed = proxy.typed("alice")
+    assert [log_in(proxy, typed) for _ in range(4)] == [0, 0, 0, 0]
+    assert proxy.records()[-1]["reason"] == "reused"
+    write(proxy, "[limits]\nheld_requests = 50\n", reuses)
+    assert asked(proxy)["applied"]
+    assert log_in(proxy, typed) == 0, "limits are no policy"
+    write(proxy, change=lambda text: reuses(text).replace("[directory]\n", "[directory]\ncheck_seconds = 11\n", 1))
+    said = asked(proxy)
+    assert (said["applied"], [change["key"] for change in said["changes"]]) == (True, ["directory.check_seconds", "limits.held_requests"])
+    assert log_in(proxy, typed) == 49
