@@ -59,7 +59,8 @@ def changes(old: Config, new: Config) -> list[Change]:
     found = []
     for key in {**before, **after}:
         was, now = before.get(key), after.get(key)
-        if was != now:
+        listed = f"{key}[*]"  # that an empty list of tables is one no more, or is now, is said there
+        if was != now and listed not in before and listed not in after:
             found.append(Change(key, was[0] if was else _ABSENT, now[0] if now else _ABSENT))
     return found
 

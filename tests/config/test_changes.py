@@ -25,6 +25,9 @@ def test_a_key_that_changed_comes_or_goes():
     assert found({"listen": [{**LISTEN, "deadline": 9}]}, {}) == [("listen[vpn].deadline", "9.0", "not set")]
     networks = [{"account": "svc", "networks": ["10.0.0.0/8"]}]
     assert ("exempt[svc].networks", "not set", '["10.0.0.0/8"]') in found({}, {"exempt": networks})
+    keys = ["exempt[*]", "exempt[svc].account", "exempt[svc].networks"]
+    assert [key for key, *_ in found({}, {"exempt": networks})] == keys
+    assert [key for key, *_ in found({"exempt": networks}, {})] == keys
 
 
 def test_items_of_lists_go_by_their_names_and_their_order_counts():
