@@ -99,6 +99,20 @@ class TestSearching:
         assert [event.at - world.now for event in oldest] == [-3, -2, -1, -1, -1]
         assert {type(event).__name__ for event in oldest} == {"LoginEnded", "AccountChanged"}
 
+    @pytest.mark.parametrize("typed", ["MÜLLER", "Müller"])
+    @pytest.mark.parametrize("asked", ["müller", "MÜLLER", "m*ÜLLER", "mü*"])
+    async def test_a_name_is_found_in_any_case_though_it_is_not_ascii(self, world, fill, login, typed, asked):
+        store = await world.open()
+        others = [login(name=name) for name in ("muller", "möller", "m", "mxxller")]
+        fill([login(name=typed), *others])
+        assert [event.name for event in await found(store, name=asked)] == [typed]
+
+    async def test_a_dn_is_found_as_it_is_recorded_though_it_is_not_ascii(self, world, fill, login):
+        store = await world.open()
+        fill([login(dn="CN=MÜLLER,DC=x"), login(dn="CN=MULLER,DC=x")])
+        for asked in ("CN=MÜLLER,DC=x", "cn=mÜLLER,dc=X"):
+            assert [event.dn for event in await found(store, recorded=(asked,))] == ["CN=MÜLLER,DC=x"]
+
     async def test_events_of_one_moment_are_all_found_whatever_a_page_holds(self, world, fill, login, change, monkeypatch):
         monkeypatch.setattr(trail, "PAGE", 3)
         store = await world.open()
