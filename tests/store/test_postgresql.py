@@ -361,6 +361,13 @@ async def test_A40_the_servers_certificate_is_verified(key_file, seal, tmp_path)
         cluster.stop()
 
 
+@pytest.mark.parametrize("ssl", ["require", "verify-ca", "verify-full"])
+async def test_A40_a_server_without_tls_is_told_nothing(world, ssl):
+    """Anybody between could say that it has none."""
+    with pytest.raises(StoreDown, match="can't be reached"):
+        await replace(world, url=f"{world.url}?ssl={ssl}").open()
+
+
 # -- a server that is away
 
 
