@@ -96,7 +96,7 @@ class Wanted:
         return found
 
     def holds(self, event: Recorded) -> bool:
-        """What no database can tell of `event`: whether it has the client, and the name beyond ASCII, that are wanted."""
+        """What no database can tell of `event`: whether it has the client, or the name beyond ASCII, wanted."""
         if self.name is not None and not self.name.isascii() and isinstance(event, LoginEnded):
             parts = (re.escape(part.casefold()) for part in plain(self.name).split("*"))
             if not re.fullmatch(".*".join(parts), event.name.casefold(), re.DOTALL):
