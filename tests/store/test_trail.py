@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 import pytest
 from sqlalchemy.dialects import sqlite
-from store.conftest import only_sqlite
+from store.conftest import ALICE, only_sqlite
 
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import StoreDown
@@ -265,6 +265,24 @@ class TestForgetting:
         assert await store.forget_expired() == 1
         assert await store.forget_expired() == 0
         assert len(await store.factors()) == 2
+
+    async def test_A19_an_enrolment_claimed_while_it_is_looked_at_stays_with_the_code_that_was_used(self, world, monkeypatch):
+        """By a node whose clock is a little behind."""
+        store, other = await world.open(), await world.open()
+        await world.enrol(store, Pending("ad", "account", "alice"))
+        listed = store.listed
+
+        async def slow(query):
+            rows = await listed(query)
+            world.now -= 60
+            assert (await world.verify(other, world.code())).result == "accepted"
+            world.now += 60
+            return rows
+
+        monkeypatch.setattr(store, "listed", slow)
+        world.now += 7 * DAY + 30
+        assert await store.forget_expired() == 0
+        assert [factor.account for factor in await store.factors()] == [ALICE.key]
 
     async def test_successes_and_codes_that_count_no_more_go(self, world, alice):
         store = await world.open()
