@@ -188,6 +188,10 @@ class Directory:
 
     def _servers_found(self, places: tuple[Place, ...]) -> None:
         self._servers.replace(places)
+        known = {*self._servers, *self._catalogs}
+        hosts = {server.host for server in known}
+        self._capabilities = {server: said for server, said in self._capabilities.items() if server in known}
+        self._contexts = {host: context for host, context in self._contexts.items() if host in hosts}
         for health in self._health:
             health.begin()
         self._spares.sort_out()

@@ -58,6 +58,9 @@ class Health:
                 self._start(server)
         for server in self._timers.keys() - set(self._servers):
             self._timers.pop(server).cancel()
+        for server in self._began.keys() - set(self._servers) - self._tasks.keys():
+            del self._began[server]
+            self._failures.pop(server, None)
 
     def end(self) -> None:
         """Check nobody any more."""

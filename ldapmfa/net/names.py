@@ -16,6 +16,8 @@ from zope.interface import implementer
 
 #: Seconds after which an address is looked up anew; the resolver does not say how long it counts.
 _FRESH: Final = 30.0
+#: Names of which something is known, at most.
+_MOST: Final = 1000
 
 _Name = tuple[str, int, tuple[type, ...] | None, str]
 
@@ -83,7 +85,7 @@ class Names:
     ) -> Any:
         """As IHostnameResolver has it."""
         kinds = None if addressTypes is None else tuple(addressTypes)
-        known = self._known.setdefault((hostName, portNumber, kinds, transportSemantics), _Known())
+        known = self._of((hostName, portNumber, kinds, transportSemantics))
         resolution = _Resolution(hostName)
         resolutionReceiver.resolutionBegan(resolution)
         stale = self._clock() - known.at >= _FRESH
@@ -99,6 +101,13 @@ class Names:
 
             self._resolver.resolveHostName(_Collector(done), hostName, portNumber, addressTypes, transportSemantics)
         return resolution
+
+    def _of(self, name: _Name) -> _Known:
+        """What is known of `name`; the names that were asked for last are kept."""
+        known = self._known[name] = self._known.pop(name) if name in self._known else _Known()
+        if len(self._known) > _MOST:
+            del self._known[next(iter(self._known))]  # who waits for it is told all the same
+        return known
 
     def _found(self, name: str, known: _Known, addresses: tuple[Any, ...]) -> None:
         known.asking, known.at = False, self._clock()

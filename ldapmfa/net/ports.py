@@ -8,6 +8,7 @@ spin. Not in here: who comes in.
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 import socket
 from collections.abc import Sequence
@@ -140,7 +141,8 @@ def hand_over(port: Any, factory: Any) -> None:
 async def _open(reactor: Any, endpoint: str, factory: Any, waiting: bool) -> Any:  # noqa: FBT001 - its only caller's
     opened = serverFromString(reactor, _with_backlog(endpoint))
     if isinstance(opened, AdoptedStreamServerEndpoint):
-        return take(reactor, opened.fileno, factory)
+        # the one that was inherited stays: its number would be another file's for a reload that names it once more
+        return take(reactor, os.dup(opened.fileno), factory)
     listening = opened.listen(factory)
     if waiting and listening.called:
         listening.result.stopReading()  # before the loop turns, and somebody is accepted

@@ -177,10 +177,10 @@ def generalized_time(octets: bytes) -> float | None:
         at = datetime(
             int(year), int(month), int(day), int(hour), int(minute or 0), min(int(second or 0), 59), tzinfo=UTC
         )
-    except ValueError:
+        offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
+        at = at + offset if sign == b"-" else at - offset
+    except (ValueError, OverflowError):
         return None
     leap = int(second or 0) - min(int(second or 0), 59)
     unit = 1.0 if second else 60.0 if minute else 3600.0
-    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
-    at = at + offset if sign == b"-" else at - offset
     return at.timestamp() + leap + (float(b"0." + fraction) * unit if fraction else 0.0)

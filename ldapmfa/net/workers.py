@@ -15,7 +15,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -250,7 +250,7 @@ class Workers(AsyncService):
             for number, answer in (await self._ask_all("commit")).items():
                 if answer is None and number in self._lines:
                     self._log.error("worker killed", worker=number, reason="it does not take the new configuration")
-                    self._processes[number].kill()
+                    _kill(self._processes[number])
                     self._gone(number)
             await close_ports(list(ports.values()))  # those of listeners that are no more
         finally:
@@ -318,7 +318,7 @@ class Workers(AsyncService):
             for number, line in self._lines.items():
                 if self._unanswered[number] == _ASKED:
                     self._log.error("worker killed", worker=number, reason="it does not answer")
-                    self._processes[number].kill()
+                    _kill(self._processes[number])
                 self._unanswered[number] += 1
                 line.say("beat")
 
@@ -404,7 +404,7 @@ class Workers(AsyncService):
         for number, process in self._processes.items():
             if process.returncode is None:
                 self._log.error("worker killed", worker=number, reason="it did not end")
-                process.kill()
+                _kill(process)
                 await process.wait()
         for number in tuple(self._lines):
             self._gone(number)
@@ -436,14 +436,19 @@ async def _heard_from(process: Process) -> LdapMfaError | None:
         if line:
             return read_report(line)
     except (ValueError, KeyError, TypeError):
-        process.kill()
+        _kill(process)
         return LdapMfaError("a worker wrote something else before its report")
     except TimeoutError:
-        process.kill()
+        _kill(process)
         return LdapMfaError(f"a worker does not listen after {_STARTING:g} s")
     except ConnectionError:
         pass
     return LdapMfaError(f"a worker could not start: {_ended(await process.wait())}")
+
+
+def _kill(process: Process) -> None:
+    with suppress(ProcessLookupError):  # it has ended, and nobody has noticed yet
+        process.kill()
 
 
 def _ended(code: int) -> str:

@@ -13,6 +13,7 @@ from ldapmfa.net.directory import Directory, DirectorySettings, _is_ours
 from ldapmfa.net.discovery import Srv
 from ldapmfa.net.health import Unable
 from ldapmfa.net.link import Server
+from ldapmfa.net.servers import Place
 from ldapmfa.wire import ldap
 
 ONE, TWO = Server("dc1.test", 389, ldaps=False), Server("dc2.test", 389, ldaps=False)
@@ -380,3 +381,20 @@ async def test_servers_that_the_dns_does_not_name_are_asked_for_once_at_a_time(h
             await directory.connect()
     assert len(asked) == 3
     directory.close()
+
+
+async def test_A41_of_servers_that_the_dns_names_no_more_nothing_is_kept(house):
+    await house.begin()
+    directory = house.directory
+    for number in range(50):
+        servers = [Server(f"dc{number}{one}.test", 389, ldaps=False) for one in "ab"]
+        house.fails = {servers[0]: REFUSED}
+        directory._contexts = {server.host: object() for server in servers} | directory._contexts
+        directory._servers_found(tuple(Place(server) for server in servers))
+        await house.pass_(3)
+    [own, _] = directory._health
+    assert set(directory._capabilities) == {servers[1]}
+    assert set(directory._contexts) <= {server.host for server in servers}
+    assert own._began.keys() <= set(servers)
+    assert own._failures.keys() <= set(servers)
+    assert own._timers.keys() <= set(servers)

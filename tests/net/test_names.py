@@ -110,3 +110,20 @@ def test_a_name_that_nobody_knows_is_asked_for_again():
 def test_a_resolver_that_answers_at_once_tells_each_once():
     asking = Asking(AtOnce())
     assert [asking.ask().complete for _ in range(3)] == [1, 1, 1]
+
+
+def test_A41_names_that_change_for_ever_are_not_kept_for_ever_and_drive_out_no_name_in_use():
+    """Whoever answers for the DNS may name other hosts every few seconds."""
+    asking = Asking(AtOnce())
+    for number in range(5000):
+        asking.ask(f"dc{number}.test")
+        asking.ask("ours.test")
+    assert len(asking.names._known) <= 1000
+    asking.names._resolver = Resolver()
+    assert asking.ask("ours.test").found == ["10.0.0.1"]
+    hung = Asking(Resolver())
+    first = hung.ask("first.test")
+    for number in range(2000):
+        hung.ask(f"dc{number}.test")
+    hung.resolver.answer("10.0.0.9")
+    assert first.found == ["10.0.0.9"], "who waits is told"

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 
 from ldapmfa.config.changes import Change
 from ldapmfa.errors import ConfigError, LdapMfaError, StoreDown
-from ldapmfa.net import reloading, service, workers
+from ldapmfa.net import control, reloading, service, workers
 from ldapmfa.net.order import Line
 from ldapmfa.net.reloading import Reloading
 
@@ -129,6 +129,25 @@ async def test_A33_that_no_worker_is_there_to_forget_what_is_remembered_is_said(
     with pytest.raises(LdapMfaError, match="no worker answered"):
         await parent.put(forget=True)
     assert parent._may_start.is_set()
+
+
+class Gone:
+    """A process that has ended, which nobody has noticed yet."""
+
+    def kill(self):
+        raise ProcessLookupError
+
+
+async def test_a_worker_that_ends_by_itself_when_it_is_to_be_killed_ends_no_watch_over_the_others(parent):
+    parent._config = SimpleNamespace(service=SimpleNamespace(worker_seconds=0.02))
+    said = []
+    parent._lines = {1: SimpleNamespace(say=said.append), 2: SimpleNamespace(say=said.append)}
+    parent._unanswered = {1: workers._ASKED, 2: 0}
+    parent._processes = {1: Gone()}
+    watching = asyncio.ensure_future(parent._ask_whether_they_turn())
+    await until(lambda: said.count("beat") > 5 or watching.done())
+    assert not watching.done()
+    watching.cancel()
 
 
 # -- a worker
@@ -258,3 +277,39 @@ async def test_what_can_not_be_made_keeps_no_socket_that_was_handed_over():
     assert descriptors() == before
     os.close(read)
     os.close(write)
+
+
+# -- who asks
+
+
+@pytest.mark.parametrize(("who", "answered"), [(os.geteuid(), True), (0, True), (65_534, False)])
+async def test_the_control_socket_answers_its_user_and_root_whoever_else_can_open_it(tmp_path, monkeypatch, who, answered):
+    heard = []
+
+    async def asked(request):
+        heard.append(request)
+        return {"said": "yes"}
+
+    monkeypatch.setattr(control, "_user", lambda _writer: who)
+    listening = control.Control(tmp_path / "ldapmfa.sock", asked)
+    await listening.begin()
+    try:
+        if answered:
+            assert await asyncio.to_thread(control.ask, tmp_path / "ldapmfa.sock", {"do": "x"}) == {"said": "yes"}
+        else:
+            with pytest.raises(OSError, match=r"no answer|Broken pipe|reset"):
+                await asyncio.to_thread(control.ask, tmp_path / "ldapmfa.sock", {"do": "x"})
+        assert bool(heard) == answered
+    finally:
+        listening.end()
+
+
+def test_what_stands_where_the_control_socket_belongs_is_not_followed_nor_removed(tmp_path):
+    path = tmp_path / "ldapmfa.sock"
+    for make in (lambda: path.symlink_to(tmp_path / "elsewhere"), lambda: path.write_text("mine"), path.mkdir):
+        make()
+        with pytest.raises(OSError, match=r"."):
+            control.Control(path, None)
+        assert path.is_symlink() or path.exists()
+        assert not (tmp_path / "elsewhere").exists()
+        path.rmdir() if path.is_dir() else path.unlink()

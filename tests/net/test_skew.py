@@ -206,6 +206,6 @@ def test_rfc4517_section_3_3_13_a_generalized_time(text, seconds):
     assert generalized_time(text) == pytest.approx(NOW + seconds)
 
 
-@pytest.mark.parametrize("text", [b"", b"20231114221320", b"20231314221320Z", b"2023-11-14T22:13:20Z", b"20231114221320Z\n", b"2023111422Q"])
+@pytest.mark.parametrize("text", [b"", b"20231114221320", b"20231314221320Z", b"2023-11-14T22:13:20Z", b"20231114221320Z\n", b"2023111422Q", b"99991231235959-9959", b"00010101000000+9959", b"00010101000000Z" + b"\n"])
 def test_what_is_no_generalized_time(text):
     assert generalized_time(text) is None

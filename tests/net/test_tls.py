@@ -376,3 +376,9 @@ def test_A41_one_tls_connection_too_many_is_closed(certificates):
     assert server.transport.ended
     assert client.inner.came == b""
     assert not world.clients
+
+
+def test_A51_nobody_shows_another_certificate_on_a_connection_that_stands(certificates):
+    """TLS 1.2 has renegotiations, which OpenSSL may be told to allow."""
+    context = server_context(*certificates.make("standing", "vpn.test")).getContext()
+    assert context.set_options(0) & SSL.OP_NO_RENEGOTIATION

@@ -105,3 +105,26 @@ async def test_what_is_no_report_is_a_failure(line):
 
 def test_the_order_does_not_show_the_configuration():
     assert "hunter2" not in repr(ORDER)
+
+
+async def test_A44_no_worker_starts_while_the_configuration_changes_and_then_with_the_new_one(parent, monkeypatch):
+    spawning(monkeypatch, Alive())
+    begun = []
+    spawn = workers._spawn
+
+    async def noting(number, order):
+        begun.append(order.text)
+        return await spawn(number, order)
+
+    monkeypatch.setattr(workers, "_spawn", noting)
+    parent._may_start.clear()
+    task = asyncio.ensure_future(parent._keep_up(1, asyncio.get_running_loop().create_future()))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (begun, parent._starting) == ([], 0)
+    parent._order = Order("ldapmfa.toml", "new", [3], 4)
+    parent._may_start.set()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert begun == ["new"]
+    task.cancel()

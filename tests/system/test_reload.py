@@ -379,3 +379,25 @@ def test_the_control_socket_is_its_users_alone_and_takes_no_nonsense(slapd, tmp_
         time.sleep(0.1)
         proxy.start()
         assert asked(proxy)["applied"]
+
+
+def test_A41_other_limits_hold_at_once_for_who_comes_and_for_new_listeners(slapd, tmp_path):
+    with Proxy(slapd, tmp_path / "proxy") as proxy:
+        other = free_port()
+        balanced = f'[[listen]]\nendpoint = "tcp:{other}:interface=127.0.0.1"\n{PLAIN}proxy_protocol_from = ["127.0.0.1"]\n'
+        write(proxy, f"{balanced}[limits]\nconnections = 2\nhandshake_timeout = 1\n")
+        assert asked(proxy)["applied"]
+        with socket.create_connection(("127.0.0.1", other)) as late:  # whose header never comes
+            late.settimeout(6)
+            with contextlib.suppress(ConnectionError):
+                assert late.recv(1) == b""
+        with contextlib.ExitStack() as stack:
+            raws = [stack.enter_context(Raw(proxy.host, proxy.port)) for _ in range(2)]
+            assert {raw.code(root_dse(1)) for raw in raws} == {0}
+            notice = stack.enter_context(Raw(proxy.host, proxy.port)).frame()
+            assert (notice.id, ldap.read_result(notice).code) == (0, ldap.BUSY)
+        write(proxy)
+        assert asked(proxy)["applied"]
+        with contextlib.ExitStack() as stack:
+            raws = [stack.enter_context(Raw(proxy.host, proxy.port)) for _ in range(5)]
+            assert {raw.code(root_dse(1)) for raw in raws} == {0}
