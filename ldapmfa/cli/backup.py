@@ -63,7 +63,7 @@ def backup(file: Path) -> None:
         copies.remove(file)
         raise
     value = {"store": str(source), "file": str(file), "accounts": accounts, "factors": factors}
-    told = f"{file} holds {accounts} accounts and {factors} factors, all of which open with {config.store.key_file}"
+    told = f"{file} holds {_counted(accounts, factors)}, all of which open with {config.store.key_file}"
     answer(value, lambda: say(told))
 
 
@@ -142,7 +142,7 @@ def restore(file: Path, uncertain: str | None) -> None:
     value |= {"before": str(kept) if kept else None, "since": None if since is None else [*map(event_value, since)]}
 
     def show() -> None:
-        say(f"{place} is now what {file} was: {accounts} accounts and {factors} factors.")
+        say(f"{place} is now what {file} was: {_counted(accounts, factors)}.")
         if kept:
             say(f"What was there before is {kept}: remove it when you are sure.")
         _show(found, uncertain)
@@ -242,6 +242,10 @@ def _changed_since(config: Config, place: Path, at: float | None) -> list[Accoun
     except LdapMfaError:
         return None
     return found
+
+
+def _counted(accounts: int, factors: int) -> str:
+    return f"{accounts} account{'s' * (accounts != 1)} and {factors} factor{'s' * (factors != 1)}"
 
 
 def _as_dict(found: Restored) -> dict[str, Any]:

@@ -40,7 +40,10 @@ async def copied(config: Config, source: str, target: str, password_file: Path |
     """Copy; how many rows of which table. Failed: it can't be begun."""
     seal = Seal(config.store.key_file, entropy=os.urandom)
     if not is_postgresql(source):
-        file = sqlite.path(source)
+        try:
+            file = sqlite.path(source)
+        except ConfigError as wrong:
+            raise _of("FROM", wrong) from None
         if not file.exists():
             raise Failed(2, f"FROM: {file} does not exist")
         if copies.in_use(file):
@@ -72,7 +75,12 @@ async def _opened(which: str, url: str, seal: Seal, password_file: Path | None, 
             url, seal, clock=time.time, normalise_dn=dn.normalise, migrate=migrate, password=password
         )
     except ConfigError as wrong:
-        raise ConfigError([line.replace("store.url:", f"{which}:", 1) for line in wrong.mistakes]) from None
+        raise _of(which, wrong) from None
+
+
+def _of(which: str, wrong: ConfigError) -> Failed:
+    """The mistakes, of an argument: no line of the configuration is to blame."""
+    return Failed(2, *(line.replace("store.url:", f"{which}:", 1) for line in wrong.mistakes))
 
 
 async def _see_that_nobody_uses(which: str, store: Store) -> None:

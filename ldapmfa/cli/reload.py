@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from ldapmfa.cli.command import Command, Failed, answer, load, say
+from ldapmfa.errors import ConfigError
 
 
 @click.command(
@@ -23,9 +24,13 @@ def reload(*, check: bool) -> None:
     """
     from ldapmfa.net import control  # noqa: PLC0415 - takes long
 
-    path = load().control_socket
     try:
-        said = control.ask(path, {"do": "reload", "check": check})
+        config = load()
+    except ConfigError as wrong:
+        raise ConfigError([*wrong.mistakes, "nothing was changed"]) from None
+    path = config.control_socket
+    try:
+        said = control.ask(path, {"do": "reload", "check": check, "config": str(config.source)})
     except OSError as failed:
         raise Failed(3, f"{path}: {failed.strerror or failed}") from None
     if said is None:

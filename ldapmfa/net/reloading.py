@@ -67,6 +67,11 @@ class Outcome:
         return asdict(self)
 
 
+def _same_file(named: object, own: object) -> bool:
+    """Whether the file that was `named`, if any was, is our `own`, by whatever path."""
+    return not isinstance(named, str) or os.path.realpath(named) == os.path.realpath(str(own))
+
+
 class Reloading:
     """The reloads of `service`. `stop` ends the program, for a terminal that is gone sends SIGHUP, too."""
 
@@ -115,6 +120,11 @@ class Reloading:
     async def _asked(self, asked: dict[str, Any]) -> dict[str, Any]:
         if asked.get("do") != "reload":
             return {"error": "unknown request"}
+        if not _same_file(asked.get("config"), self._service.config.source):
+            at, own = self._service.config.control_socket, self._service.config.source
+            mistake = f"the program that listens at {at} goes by {own}, not by {asked['config']}: set service.control"
+            mistake += " in one of them, and restart the program that goes by that"
+            return Outcome(applied=False, changes=[], mistakes=[mistake], broken=True).as_dict()
         # a client that goes leaves the reload to its end
         outcome = await asyncio.shield(asyncio.ensure_future(self.reload(check=bool(asked.get("check")))))
         return outcome.as_dict()

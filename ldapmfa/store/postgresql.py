@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from ldapmfa.errors import ConfigError, StoreDown
 from ldapmfa.store.database import BROKEN, BUSY, GONE, Statement, StatementFailed, TransactionLost, compiled
-from ldapmfa.store.servers import Server, Servers
+from ldapmfa.store.servers import DRIVER, Server, Servers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -56,8 +56,6 @@ LOOK: Final = 10.0
 
 _PATIENT: Final = f"SET lock_timeout = '{LONG:.0f}s'; SET idle_in_transaction_session_timeout = 0"
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT pg_advisory_xact_lock({LOCK})"
-#: What the driver raises; TimeoutError is an OSError.
-_DRIVER: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 _DIALECT: Final = dialect()  # type: ignore[no-untyped-call]
 
 
@@ -111,7 +109,7 @@ class PostgresqlTransaction:
         if isinstance(query, Statement):
             sql, ordered = compiled(query, _DIALECT)
             return [tuple(row) for row in self._ask(lambda raw: raw.fetch(sql, *ordered(values)))]
-        return self._sync.execute(query, values).all()
+        return self._core(lambda: self._sync.execute(query, values).all())
 
     def write(self, statement: Statement | Executable, values: Mapping[str, Any]) -> int:
         """Run `statement`; gives how many rows it found."""
@@ -119,11 +117,11 @@ class PostgresqlTransaction:
             sql, ordered = compiled(statement, _DIALECT)
             status: str = self._ask(lambda raw: raw.execute(sql, *ordered(values)))
             return int(status.rpartition(" ")[2])
-        return int(self._sync.execute(statement, values).rowcount)
+        return self._core(lambda: int(self._sync.execute(statement, values).rowcount))
 
     def write_all(self, statement: Executable, rows: list[dict[str, Any]]) -> None:
         """Run `statement` for each of `rows`."""
-        self._sync.execute(statement, rows)
+        self._core(lambda: self._sync.execute(statement, rows))
 
     def write_each(self, statement: Statement, rows: Sequence[Mapping[str, Any]]) -> None:
         """Run `statement` for each of `rows`, all in one go."""
@@ -156,11 +154,18 @@ class PostgresqlTransaction:
         sql = f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), coalesce({last}, 1), {last} IS NOT NULL)"
         self._ask(lambda raw: raw.execute(sql))
 
+    def _core(self, execute: Callable[[], T]) -> T:
+        """What SQLAlchemy makes of it, but for those of the driver's errors that it does not know."""
+        try:
+            return execute()
+        except DRIVER as error:
+            raise _told(error, self._line.raw) from None
+
     def _ask(self, ask: Callable[[Any], Awaitable[T]]) -> T:
         adapted: Any = self._sync.connection.dbapi_connection
         try:
             answer: T = adapted.run_async(ask)
-        except _DRIVER as error:
+        except DRIVER as error:
             raise _told(error, self._line.raw) from None
         return answer
 
@@ -202,7 +207,7 @@ class Postgresql:
                 raise
             may_not = "the user may not make tables in the database: let it own that (ALTER DATABASE … OWNER TO …)"
             raise ConfigError([f"store.url: {may_not}"]) from None
-        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except DRIVER as error:
             raise _told(error, server.connection) from None
         finally:
             await line.drop()
@@ -224,7 +229,7 @@ class Postgresql:
         except BaseException:
             try:
                 await line.raw.execute("ROLLBACK", timeout=LIMIT)
-            except _DRIVER:
+            except DRIVER:
                 await self._lose(line)
             except BaseException:
                 await self._lose(line)  # or the next BEGIN would go on with what is there
@@ -247,7 +252,7 @@ class Postgresql:
                 self._doubtful = False
             try:
                 await line.raw.execute(_BEGIN, timeout=LIMIT)
-            except _DRIVER as error:
+            except DRIVER as error:
                 # a connection may have ended since: what was not begun can be begun on another one
                 again = first and not isinstance(error, TimeoutError | asyncpg.LockNotAvailableError)
                 await self._lose(line, suspect=isinstance(error, TimeoutError))
@@ -302,7 +307,7 @@ class Postgresql:
                 server = await self._reader()
                 try:
                     rows = await server.connection.fetch(sql, *values)
-                except _DRIVER as error:
+                except DRIVER as error:
                     server.connection.terminate()
                     if isinstance(error, TimeoutError):
                         self._servers.suspect()
@@ -342,10 +347,13 @@ class Postgresql:
                 try:
                     return (await line.connection.execute(query)).all()
                 except BaseException as error:
-                    lost = line.raw.is_closed() or isinstance(error, DBAPIError)
+                    lost = line.raw.is_closed() or isinstance(error, DBAPIError | asyncpg.InternalClientError)
                     await self._lose(line)
-                    if not first or not lost:
-                        raise
+                    if first and lost:
+                        continue
+                    if isinstance(error, DRIVER):
+                        raise _told(error, line.raw) from None
+                    raise
         raise AssertionError  # pragma: no cover
 
     async def time(self) -> float | None:
@@ -399,7 +407,7 @@ class Postgresql:
 
     async def _listen(self) -> None:
         while True:
-            with suppress(StoreDown, *_DRIVER):
+            with suppress(StoreDown, *DRIVER):
                 server = await self._servers.connect(LIMIT)
                 ended = asyncio.Event()
                 try:
@@ -435,7 +443,7 @@ class Postgresql:
         async with self._turn:
             for line in (self._writing, self._listing):
                 if line is not None:
-                    with suppress(*_DRIVER):
+                    with suppress(*DRIVER):
                         await line.raw.close(timeout=1.0)
                     await self._lose(line)
         self._drop_readers()
@@ -463,7 +471,7 @@ async def _line(server: Server) -> Line:
         return Line(await engine.connect(), server)
     except BaseException as error:
         server.connection.terminate()
-        if isinstance(error, _DRIVER):
+        if isinstance(error, DRIVER):
             raise StoreDown(f"the store failed: {type(error).__name__}") from None
         raise
 
@@ -486,7 +494,7 @@ async def _commit(line: Line, limit: float) -> None:
         status = await line.raw.execute("COMMIT", timeout=limit)
     except TimeoutError:
         raise
-    except _DRIVER as error:
+    except DRIVER as error:
         raise TransactionLost(type(error).__name__) from None
     if status != "COMMIT":
         raise TransactionLost("the transaction was rolled back")

@@ -32,6 +32,10 @@ PROBE: Final = 0.5
 #: How many numbers a sequence is ahead in what a standby is told, and so may give again at most.
 NUMBERS: Final = 64
 
+#: What the driver raises: InternalClientError, too, where a server dies in the middle of a message. TimeoutError is an
+#: OSError.
+DRIVER: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
 _AWAY: Final = "the database is away"
 #: Its timeline, which each promotion raises; none if it takes no writes. Some services hide it.
 _TIMELINE: Final = """SELECT CASE WHEN pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on'
@@ -183,11 +187,11 @@ class Servers:
         except ssl.SSLCertVerificationError as error:
             fix = "name its authority with sslrootcert=FILE, or ask for less with ssl=require"
             raise ConfigError([f"store.url: {host}:{port}: {error.verify_message}: {fix}"]) from None
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except DRIVER as error:
             raise StoreDown(f"{host}:{port}: {_why(error)}") from None
         try:
             return Server(connection, await self._timeline(connection))
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except DRIVER as error:
             connection.terminate()
             raise StoreDown(f"{host}:{port}: {_why(error)}") from None
         except StoreDown as error:

@@ -47,7 +47,7 @@ def address(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise _mistake("is neither a path nor a URL such as sqlite:////var/lib/ldapmfa/state.db") from None
+        raise _mistake("is neither an absolute path nor a URL such as sqlite:////var/lib/ldapmfa/state.db") from None
     if parsed.get_backend_name() != "sqlite":
         raise _mistake(f"{parsed.drivername} is not supported: use sqlite, or postgresql+asyncpg")
     if parsed.database in (None, "", ":memory:"):

@@ -208,7 +208,8 @@ class TestCopy:
             ("none.db", "new.db", 2, "FROM: "),
             ("state.db", "postgresql+asyncpg://u:hunter2@127.0.0.1:1/d", 3, "can't be reached"),
             ("state.db", "postgresql+asyncpg://u:hunter2@127.0.0.1:1/", 2, "TO: must name a database"),
-            ("state.db", "mysql://u:hunter2@h/d", 2, "TO: mysql is not supported"),
+            ("state.db", "nonsense://", 2, "ldapmfa: TO: "),
+            ("state.db", "mysql://u:hunter2@h/d", 2, "ldapmfa: TO: mysql is not supported"),
         ],
     )
     def test_what_can_not_be_copied(self, ldapmfa, store, case):
@@ -217,6 +218,10 @@ class TestCopy:
         ran = ldapmfa("store", "copy", f"{store}/{source}", target)
         assert (ran.code, says in ran.err) == (code, True), ran.err
         assert "hunter2" not in ran.err
+
+    def test_a_relative_path_is_named_as_the_argument_that_it_is(self, ldapmfa, store):
+        ran = ldapmfa("store", "copy", "state.db", f"{store}/new.db")
+        assert (ran.code, ran.err.startswith("ldapmfa: FROM: is neither an absolute path nor a URL")) == (2, True), ran.err
 
     def test_refused_while_it_is_in_use(self, ldapmfa, store):
         with closing(sqlite3.connect(store / "state.db")) as connection:

@@ -98,7 +98,7 @@ class Approvals(Web):
         right = sign(SECRET, "request", action, stamps, request.body)
         assert request.headers["x-ldapmfa-signature"] == right
         assert request.headers["content-type"] == "application/json"
-        assert abs(int(timestamp) - self.now()) <= 2
+        assert abs(int(timestamp) - self.now()) <= 10  # tests share the machine
         assert re.fullmatch("[0-9a-f]{32}", nonce)
         assert re.fullmatch("[0-9a-f]{32}", transaction)
         assert nonce not in self._nonces, "a nonce is used twice"

@@ -313,6 +313,21 @@ async def test_sessions_that_the_server_ended_are_replaced_without_a_word(world)
     assert await names(store) == {"a", "b"}
 
 
+@pytest.mark.parametrize("method", ["fetch", "execute", "prepare"])
+async def test_a_server_that_dies_in_the_middle_of_a_message_is_down_and_no_bug(world, monkeypatch, method):
+    store = await world.open()
+
+    async def garbled(*_arguments, **_options):
+        raise asyncpg.InternalClientError("got result for unknown protocol state 3")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncpg.Connection, method, garbled)
+        for work in (lambda: store.recall("ad", "alice"), lambda: store._writer.write(adding("new")), lambda: names(store)):
+            with contextlib.suppress(StoreDown):
+                await work()
+    await until(lambda: works(store))
+
+
 async def test_a_closed_store_is_down_for_all(world):
     store = await world.open()
     await store.recall("ad", "alice")

@@ -125,6 +125,22 @@ def test_A44_a_reload_holds_in_every_process_when_it_is_reported(proxy):
     assert proxy.records()[-1]["reason"] == "rule"
 
 
+def test_A44_a_program_of_another_configuration_is_left_alone(proxy):
+    """Two with one folder for their stores have one socket: who reloads is not told that the other one's has changed."""
+    write(proxy, BY_PASSWORD)
+    other = proxy.config.with_name("other.toml")
+    other.write_text(proxy.config.read_text())
+    said = reload(proxy, "--config", str(other))
+    assert (said.returncode, said.stdout) == (3, "")
+    assert f"goes by {proxy.config}, not by {other}" in said.stderr
+    assert said.stderr.endswith("nothing was changed\n")
+    assert by_password(proxy) == {49}
+    link = proxy.config.with_name("link.toml")
+    link.symlink_to(proxy.config)
+    assert reload(proxy, "--config", str(link)).returncode == 0
+    assert by_password(proxy) == {0}
+
+
 def test_the_command_says_what_changed_and_the_log_too(proxy):
     write(proxy, REFUSE, lambda text: text.replace("refusal_floor = 0", "refusal_floor = 0.1"))
     checked = reload(proxy, "--check")
@@ -144,6 +160,7 @@ def test_the_command_says_what_changed_and_the_log_too(proxy):
     wrong = reload(proxy)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "limits.conections" in wrong.stderr
+    assert wrong.stderr.endswith("nothing was changed\n")
     proxy.config.write_text(proxy.first + "[service]\ndrain_seconds = 5\n" if proxy.workers == 1 else proxy.first.replace("workers = 2", "workers = 3"))
     fixed = reload(proxy)
     assert (fixed.returncode, "restart it" in fixed.stderr, "nothing was changed" in fixed.stderr) == (2, True, True)
@@ -208,9 +225,18 @@ def test_listeners_come_and_go_and_the_others_are_not_touched(proxy):
     assert answers_ldap("127.0.0.1", other)
 
 
-def test_a_listener_that_changes_its_tls_keeps_its_socket(proxy):
-    write(proxy, change=lambda text: text.replace('tls = "starttls"', 'tls = "ldaps"'))
-    assert asked(proxy)["applied"]
+def test_a_listener_that_changes_its_tls_keeps_its_socket_and_none_of_its_clients(proxy):
+    alice = proxy.directory.user("alice")
+    with Raw(proxy.host, proxy.port) as raw:
+        assert raw.code(bind(1, alice.dn, proxy.typed("alice"))) == 0
+        write(proxy, change=lambda text: text.replace("[[listen]]\n", '[[listen]]\nproxy_protocol_from = ["192.0.2.1"]\n', 1))
+        assert asked(proxy)["applied"]
+        assert raw.frame().id == 0
+    with Raw(proxy.host, proxy.port) as raw:
+        assert raw.code(bind(1, alice.dn, proxy.typed("alice"))) == 0
+        write(proxy, change=lambda text: text.replace('tls = "starttls"', 'tls = "ldaps"'))
+        assert asked(proxy)["applied"]
+        assert raw.frame().id == 0
     with Raw(proxy.host, proxy.port, tls=proxy.ca_file) as raw:
         assert raw.code(bind(1, proxy.directory.user("alice").dn, proxy.typed("alice"))) == 0
     write(proxy)
@@ -401,3 +427,23 @@ def test_A41_other_limits_hold_at_once_for_who_comes_and_for_new_listeners(slapd
         with contextlib.ExitStack() as stack:
             raws = [stack.enter_context(Raw(proxy.host, proxy.port)) for _ in range(5)]
             assert {raw.code(root_dse(1)) for raw in raws} == {0}
+
+
+def test_A33_a_success_that_was_remembered_counts_no_more_after_a_reload(proxy):
+    """Even if nothing changed that its hash is made of: the directory's own table, here."""
+
+    def reuses(text):
+        return text.replace("[[listen]]\n", "[[listen]]\nreuse_seconds = 300\nreuse_uses = 100\n", 1)
+
+    write(proxy, change=reuses)
+    assert asked(proxy)["applied"]
+    typed = proxy.typed("alice")
+    assert [log_in(proxy, typed) for _ in range(4)] == [0, 0, 0, 0]
+    assert proxy.records()[-1]["reason"] == "reused"
+    write(proxy, "[limits]\nheld_requests = 50\n", reuses)
+    assert asked(proxy)["applied"]
+    assert log_in(proxy, typed) == 0, "limits are no policy"
+    write(proxy, change=lambda text: reuses(text).replace("[directory]\n", "[directory]\ncheck_seconds = 11\n", 1))
+    said = asked(proxy)
+    assert (said["applied"], [change["key"] for change in said["changes"]]) == (True, ["directory.check_seconds", "limits.held_requests"])
+    assert log_in(proxy, typed) == 49

@@ -131,7 +131,7 @@ def copy_tree(target):
     target.mkdir()
     listed = subprocess.run(
         ["git", "-C", ROOT, "ls-files", "--cached", "--others", "--exclude-standard", "ldapmfa", "twisted", "setup.cfg",
-         "pyproject.toml", "README.md", "LICENSE", "docs/reference/ldapmfa.1", "conf/ldapmfa.toml"],
+         "pyproject.toml", "README.md", "LICENSE", "docs/reference/ldapmfa.1", "conf"],
         capture_output=True, text=True, check=True,
     ).stdout.split()
     for name in listed:
