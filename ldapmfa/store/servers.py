@@ -43,7 +43,7 @@ THEN NULL ELSE substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) END"""
 _WRITES: Final = "SELECT NOT pg_is_in_recovery() AND current_setting('default_transaction_read_only') = 'off'"
 #: Whoever commits must wait for the disk, and for the standby where there is a synchronous one.
 _DURABLE: Final = """SELECT set_config('synchronous_commit', 'on', false)
-WHERE current_setting('synchronous_commit') IN ('off', 'local')"""
+WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply')"""
 
 
 @dataclass(frozen=True, slots=True)

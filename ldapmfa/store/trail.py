@@ -7,6 +7,7 @@ in here: how it is recorded (`ldapmfa.store.Store`), and in which form it is sho
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -79,8 +80,10 @@ class Wanted:
         if self.name is not None:
             if table is not LOGINS:
                 return None
-            pattern = plain(self.name).lower().replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
-            found.append(func.lower(LOGINS.c.name).like(pattern.replace("*", "%"), escape="\\"))
+            pattern = _lower(plain(self.name)).replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_")
+            # beyond ASCII no two databases agree about cases: `holds` decides
+            pattern = "".join(char if char.isascii() else "%" for char in pattern.replace("*", "%"))
+            found.append(func.lower(LOGINS.c.name).like(pattern, escape="\\"))
         if self.client is not None:
             if table is not LOGINS:
                 return None
@@ -93,7 +96,11 @@ class Wanted:
         return found
 
     def holds(self, event: Recorded) -> bool:
-        """What no database can tell of `event`: whether its client is in the network."""
+        """What no database can tell of `event`: whether it has the client, or the name beyond ASCII, wanted."""
+        if self.name is not None and not self.name.isascii() and isinstance(event, LoginEnded):
+            parts = (re.escape(part.casefold()) for part in plain(self.name).split("*"))
+            if not re.fullmatch(".*".join(parts), event.name.casefold(), re.DOTALL):
+                return False
         if self.client is None or self.client.num_addresses == 1 or not isinstance(event, LoginEnded):
             return True
         try:
@@ -103,10 +110,15 @@ class Wanted:
         return address.version == self.client.version and address in self.client
 
 
+def _lower(text: str) -> str:
+    """`text` in small letters as far as every database makes them: within ASCII."""
+    return "".join(char.lower() if char.isascii() else char for char in text)
+
+
 def _recorded(table: Table, account: str) -> ColumnElement[bool]:
     conditions: list[ColumnElement[bool]] = [table.c.account == account]
     if table is LOGINS:
-        conditions.append(func.lower(LOGINS.c.dn) == account.lower())
+        conditions.append(func.lower(LOGINS.c.dn) == _lower(account))
     if "/" not in account and "=" not in account:
         conditions.append(table.c.account.endswith(f":{account.lower()}", autoescape=True))
     return or_(*conditions)

@@ -148,6 +148,20 @@ class TestStreams:
             until(lambda: server.failures)
             assert len(server.received) == 1
 
+    def test_A40_a_certificate_of_another_name_is_refused(self, tmp_path, monkeypatch):
+        ca_file = make_certificates(tmp_path)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+        with closing(Stream(context)) as server:
+            connect = socket.create_connection
+            monkeypatch.setattr(
+                socket, "create_connection", lambda _place, seconds: connect(("127.0.0.1", server.port), seconds)
+            )
+            refused = pytest.raises(ssl.SSLCertVerificationError, match=r"siem\.example\.com")
+            with syslog("tls://siem.example.com:6514", ca_file) as ours, refused:
+                ours.write([LOGIN])
+            assert server.messages() == []
+
 
 @pytest.mark.parametrize(
     ("text", "server"),

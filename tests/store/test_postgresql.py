@@ -20,7 +20,7 @@ from ldapmfa.config.postgresql import DatabaseUrl
 from ldapmfa.core.policy import Recall
 from ldapmfa.errors import ConfigError, StoreDown
 from ldapmfa.store import Cut, postgresql, servers
-from ldapmfa.store.database import Statement
+from ldapmfa.store.database import Statement, StatementFailed, TransactionLost
 from ldapmfa.store.schema import META, METADATA
 
 ADD = Statement(insert(META))
@@ -171,6 +171,18 @@ async def test_a_call_that_fails_takes_back_its_own_writes_only(world):
     assert await names(store) == {"a", "c"}
 
 
+async def test_A19_what_the_server_takes_back_instead_of_committing_is_no_success(world):
+    """A statement failed and nobody said so: COMMIT does not fail then, its answer is ROLLBACK."""
+    store = await world.open()
+    row = {"name": "a", "value": b""}
+    with pytest.raises(TransactionLost):
+        async with store._database.transaction() as transaction:
+            await transaction.do(lambda: transaction.write(ADD, row))
+            with contextlib.suppress(StatementFailed):
+                await transaction.do(lambda: transaction.write(ADD, row))
+    assert await names(store) == set()
+
+
 async def test_a_note_that_can_not_be_written_costs_no_call(world):
     store = await world.open()
     store._writer.note(ADD, name="m", value=b"")
@@ -222,6 +234,10 @@ async def test_a_session_has_the_limits_that_free_the_others(world):
         for name in ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout", "synchronous_commit")
     ]
     assert found == ["5s", "5s", "0", "on"], "though the server has synchronous_commit = off"
+    world.cluster.sql(f"ALTER DATABASE {world.url.rpartition('/')[2]} SET synchronous_commit = remote_write")
+    other = await world.open()
+    await other._writer.write(adding("b"))
+    assert await other._database._writing.raw.fetchval("SHOW synchronous_commit") == "on", "the standby's disk, too"
 
 
 async def test_one_who_is_cancelled_before_the_rollback_leaves_nothing_to_the_next_transaction(world, monkeypatch):
@@ -376,6 +392,13 @@ async def test_A40_the_servers_certificate_is_verified(key_file, seal, tmp_path)
         cluster.stop()
 
 
+@pytest.mark.parametrize("ssl", ["require", "verify-ca", "verify-full"])
+async def test_A40_a_server_without_tls_is_told_nothing(world, ssl):
+    """Anybody between could say that it has none."""
+    with pytest.raises(StoreDown, match="can't be reached"):
+        await replace(world, url=f"{world.url}?ssl={ssl}").open()
+
+
 # -- a server that is away
 
 
@@ -426,6 +449,13 @@ async def test_no_login_waits_for_a_list_of_a_server_that_hangs_nor_for_connecti
     own_cluster, key_file, seal, alice, monkeypatch
 ):
     """Who was renamed is looked for by a query like a list's; the server goes on, the old sessions never do."""
+
+    async def reads():
+        with contextlib.suppress(StoreDown):
+            await store.recall("ad", "alice")
+            return True
+        return False
+
     monkeypatch.setattr(postgresql, "LIMIT", 0.5)
     monkeypatch.setattr(servers, "CONNECT", 1.0)
     world = harmed(own_cluster, key_file, seal)
@@ -440,7 +470,8 @@ async def test_no_login_waits_for_a_list_of_a_server_that_hangs_nor_for_connecti
         asked = [store.status(replace(alice, dn="CN=Renamed,DC=example,DC=com")), store.accounts(), store.recall("ad", "alice")]
         outcomes = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 5)
         assert [type(one) for one in outcomes] == [StoreDown] * 3
-        await until(lambda: works(store), 3)
+        await until(reads, 3)
+        assert await store._writer.write(adding("a")) == "a", "the first try"
         assert await store.accounts() == []
     finally:
         for pid in pids:

@@ -107,14 +107,29 @@ class TestReplay:
             world.now += 30
         assert results == ["replayed"] * 12 + ["accepted"] * 2
 
+    async def test_A19_what_was_used_of_a_later_time_stays_used(self, world):
+        """By a clock that ran ahead, say."""
+        store = await world.open()
+        await world.enrol(store)
+        world.now += 3600
+        code = world.code()
+        assert (await world.verify(store, code)).result == "accepted"
+        world.now -= 3600
+        assert (await restored(world, store)).burnt == 0
+        world.now += 3600
+        assert (await world.verify(store, code)).result == "replayed"
+
     async def test_what_counted_by_itself_counts_no_more(self, world, alice):
-        from ldapmfa.store import Grant
+        from ldapmfa.store import Grant, Place
 
         store = await world.open()
         await world.enrol(store)
         success = replace(world.success(), reason="approved", factor="duo")
         await store.admit(alice, success, (), grant=Grant("k", 600, 9))
         await store.grant_bypass(alice.key, 300.0, "why", world.change(alice.key))
+        await store.keep_sent(alice, "sms", {"id": "1"}, Place("vpn", "192.0.2.1"), seconds=300)
+        asked = {"seconds": 60.0, "prompts": 5, "within": 600.0, "shares": False, "takes_over": False}
+        assert await store.begin_prompt(alice, "p", "k2", **asked) == "begun"
         await restored(world, store)
         with world.sql() as sql:
             for table in ("reuse", "bypasses", "sent_codes", "prompts"):

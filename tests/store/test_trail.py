@@ -7,7 +7,7 @@ from ipaddress import ip_network
 
 import pytest
 from sqlalchemy.dialects import sqlite
-from store.conftest import only_sqlite
+from store.conftest import ALICE, only_sqlite
 
 from ldapmfa.core.secret import Secret
 from ldapmfa.errors import StoreDown
@@ -98,6 +98,20 @@ class TestSearching:
         oldest = await found(store, newest_first=False)
         assert [event.at - world.now for event in oldest] == [-3, -2, -1, -1, -1]
         assert {type(event).__name__ for event in oldest} == {"LoginEnded", "AccountChanged"}
+
+    @pytest.mark.parametrize("typed", ["MÜLLER", "Müller"])
+    @pytest.mark.parametrize("asked", ["müller", "MÜLLER", "m*ÜLLER", "mü*"])
+    async def test_a_name_is_found_in_any_case_though_it_is_not_ascii(self, world, fill, login, typed, asked):
+        store = await world.open()
+        others = [login(name=name) for name in ("muller", "möller", "m", "mxxller")]
+        fill([login(name=typed), *others])
+        assert [event.name for event in await found(store, name=asked)] == [typed]
+
+    async def test_a_dn_is_found_as_it_is_recorded_though_it_is_not_ascii(self, world, fill, login):
+        store = await world.open()
+        fill([login(dn="CN=MÜLLER,DC=x"), login(dn="CN=MULLER,DC=x")])
+        for asked in ("CN=MÜLLER,DC=x", "cn=mÜLLER,dc=X"):
+            assert [event.dn for event in await found(store, recorded=(asked,))] == ["CN=MÜLLER,DC=x"]
 
     async def test_events_of_one_moment_are_all_found_whatever_a_page_holds(self, world, fill, login, change, monkeypatch):
         monkeypatch.setattr(trail, "PAGE", 3)
@@ -251,6 +265,24 @@ class TestForgetting:
         assert await store.forget_expired() == 1
         assert await store.forget_expired() == 0
         assert len(await store.factors()) == 2
+
+    async def test_A19_an_enrolment_claimed_while_it_is_looked_at_stays_with_the_code_that_was_used(self, world, monkeypatch):
+        """By a node whose clock is a little behind."""
+        store, other = await world.open(), await world.open()
+        await world.enrol(store, Pending("ad", "account", "alice"))
+        listed = store.listed
+
+        async def slow(query):
+            rows = await listed(query)
+            world.now -= 60
+            assert (await world.verify(other, world.code())).result == "accepted"
+            world.now += 60
+            return rows
+
+        monkeypatch.setattr(store, "listed", slow)
+        world.now += 7 * DAY + 30
+        assert await store.forget_expired() == 0
+        assert [factor.account for factor in await store.factors()] == [ALICE.key]
 
     async def test_successes_and_codes_that_count_no_more_go(self, world, alice):
         store = await world.open()
