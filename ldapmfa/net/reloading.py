@@ -21,7 +21,6 @@ from ldapmfa.config import Config
 from ldapmfa.config.changes import Change, changes
 from ldapmfa.errors import ConfigError, LdapMfaError
 from ldapmfa.net.control import Control
-from ldapmfa.net.driver import where
 from ldapmfa.net.systemd import Supervisor
 
 
@@ -50,6 +49,10 @@ class Reloadable(Protocol):
 
     async def give_up(self) -> None:
         """Let go of what was made ready, in every process."""
+        ...
+
+    def fail(self, bug: BaseException) -> None:
+        """End as one that failed."""
         ...
 
 
@@ -185,8 +188,7 @@ class Reloading:
             unforgotten = [f"it is applied, but remembered logins are not forgotten: {broken}: reload once more"]
         except Exception as bug:  # noqa: BLE001 - whatever it is
             # half of one configuration and half of another: started again it has one
-            self._log.critical("stopped for a half reload", reason=where(bug))
-            self._stop()
+            service.fail(bug)
             return Outcome(applied=False, changes=found, mistakes=["a bug: the program is being stopped"], broken=True)
         for change in found:
             self._log.info("setting changed", key=change.key, old=change.old, new=change.new)

@@ -346,6 +346,23 @@ class AsyncService(Service):
         self._keep(task)
         return task
 
+    def _vital(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run what nothing may go on without: should it end by an exception, so does the program."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            bug = None if task.cancelled() else task.exception()
+            if bug:
+                self.fail(bug)
+
+        self._kept(coroutine).add_done_callback(ended)
+
+    def fail(self, bug: BaseException) -> None:
+        """End as one that failed, so that whoever supervises it starts all of it again."""
+        self._log.critical("stopped for a bug", reason=where(bug))
+        self.failure = LdapMfaError(f"a bug: {where(bug)}")
+        if self.running:
+            self._reactor.stop()
+
     def _cancel(self) -> None:
         """Cancel whatever is held, except who calls."""
         for task in tuple(task for task in self._tasks if task is not asyncio.current_task()):
@@ -416,7 +433,7 @@ class LdapMfa(AsyncService):
         made = self._arrange(config, store)
         self._put(made)
         # from before anybody can log in: no block made since is missed
-        self._kept(watch(store, await store.last_cut(), self._cut, self._reactor))
+        self._vital(watch(store, await store.last_cut(), self._cut, self._reactor))
         self._deliver(store)
         self._kept(tell_changes(store, self._record, self._reactor))
         chance = secrets.SystemRandom().random

@@ -46,6 +46,9 @@ class Service:
     async def give_up(self):
         self.steps.append("given up")
 
+    def fail(self, bug):
+        self.steps.append(f"failed: {bug}")
+
 
 async def until(condition):
     while not condition():  # noqa: ASYNC110 - nobody tells
@@ -104,6 +107,34 @@ async def test_A33_what_could_not_be_forgotten_is_said_and_forgotten_by_the_next
     assert (await reloaded.reloads.reload()).mistakes == []
     await reloaded.reloads.reload()
     assert reloaded.steps == ["ready", "put and forget", "ready", "put and forget", "ready", "put"]
+
+
+async def test_A44_half_a_reload_ends_the_program_as_one_that_failed(reloaded):
+    """An end in good order would not be followed by another start."""
+
+    async def put(*, forget):
+        raise ZeroDivisionError("half")
+
+    reloaded.put = put
+    outcome = await reloaded.reloads.reload()
+    assert (outcome.applied, outcome.broken, reloaded.steps) == (False, True, ["ready", "failed: half"])
+
+
+@pytest.mark.parametrize("running", [True, False])
+async def test_A44_without_a_watch_for_blocks_the_program_ends_as_one_that_failed(running):
+    stopped = []
+    proxy = service.LdapMfa.__new__(service.LdapMfa)
+    proxy._tasks, proxy._log, proxy.failure = set(), structlog.get_logger(), None
+    proxy.running, proxy._reactor = running, SimpleNamespace(stop=lambda: stopped.append(True))
+
+    async def watch():
+        raise ZeroDivisionError("a password, perhaps")
+
+    proxy._vital(watch())
+    await until(lambda: proxy.failure)
+    assert "ZeroDivisionError" in str(proxy.failure)
+    assert "password" not in str(proxy.failure)
+    assert stopped == [True] * running
 
 
 # -- the parent

@@ -81,7 +81,12 @@ async def _small_disk(stage: Stage) -> dict[str, Any]:
 
 
 async def fill_disk(stage: Stage) -> None:
-    """To the last octet, for six seconds; whatever becomes free meanwhile is filled, too."""
+    """To the last octet, for six seconds; whatever becomes free meanwhile is filled, too.
+
+    The journal is emptied first: what fits into it as it is could be written to a full disk.
+    """
+    with contextlib.closing(sqlite3.connect(stage.proxy.path / "state.db", timeout=5)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     end = time.monotonic() + 6 * stage.pace
     while time.monotonic() < end:
         await asyncio.to_thread(stage.disk.fill)
