@@ -20,7 +20,7 @@ def test_nothing_is_lost_and_nothing_is_wrong(fault):
     (row,) = json.loads(done.stdout)["faults"]
     if row["skipped"]:
         unavailable(row["skipped"])
-    assert done.returncode == 0, row
+    assert done.returncode == 0, json.dumps(row)
     assert (row["lost"], row["wrong"]) == (0, 0), row
     assert row["accepted"] > 0
     assert row["hit"] + row["cut"] > 0 or fault == "clock", "nobody felt it"
