@@ -51,11 +51,13 @@ async def measured(url: str, nodes: int) -> None:
             words = [sys.executable, "-m", "bench.nodes", url, "--key", str(key), "--number", str(number)]
             pipe = asyncio.subprocess.PIPE
             process = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe)
+            if process.stdin is None or process.stdout is None:
+                raise AssertionError(pipe)
             processes.append((process, process.stdin, process.stdout))
-            await process.stdout.readline()  # type: ignore[union-attr]
+            await process.stdout.readline()
         for _, stdin, _ in processes:
-            stdin.write(b"go\n")  # type: ignore[union-attr]
-        rates = [float(await stdout.readline()) for _, _, stdout in processes]  # type: ignore[union-attr]
+            stdin.write(b"go\n")
+        rates = [float(await stdout.readline()) for _, _, stdout in processes]
         for process, _, _ in processes:
             await process.wait()
     click.echo(f"{nodes} nodes: {sum(rates):.0f} logins a second ({' + '.join(f'{rate:.0f}' for rate in rates)})")
