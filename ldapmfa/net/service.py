@@ -336,9 +336,16 @@ class AsyncService(Service):
         self._reactor.stop()
 
     def _keep(self, task: asyncio.Task[None]) -> None:
-        """Hold a task until it is done: the loop itself holds it weakly only."""
+        """Hold a task until it is done: the loop itself holds it weakly only. What it raises nobody foresaw."""
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            bug = None if task.cancelled() else task.exception()
+            if bug:  # asyncio would show its text, and that may hold anything
+                self._log.error("bug", reason=where(bug))
+
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(done)
 
     def _kept(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """The task that runs `coroutine`, held until it is done."""

@@ -1,6 +1,7 @@
 """A reload that meets what seldom happens: signals in a storm, an end meanwhile, workers that come and go."""
 
 import asyncio
+import gc
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -135,6 +136,21 @@ async def test_A44_without_a_watch_for_blocks_the_program_ends_as_one_that_faile
     assert "ZeroDivisionError" in str(proxy.failure)
     assert "password" not in str(proxy.failure)
     assert stopped == [True] * running
+
+
+async def test_A43_what_a_task_raises_is_logged_without_its_text(capsys):
+    proxy = service.LdapMfa.__new__(service.LdapMfa)
+    proxy._tasks, proxy._log = set(), structlog.get_logger()
+
+    async def raises():
+        raise ZeroDivisionError("a password, perhaps")
+
+    proxy._kept(raises())
+    await until(lambda: not proxy._tasks)
+    gc.collect()
+    shown = "".join(capsys.readouterr())
+    assert "ZeroDivisionError at " in shown
+    assert "password" not in shown
 
 
 # -- the parent
