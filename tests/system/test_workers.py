@@ -111,9 +111,13 @@ def test_one_that_is_killed_is_replaced_and_nobody_but_its_clients_notices(slapd
         for times, delay in enumerate((1.0, 2.0), 1):
             old = proxy.children()
             with contextlib.ExitStack() as stack:
-                raws = [stack.enter_context(Raw(proxy.host, proxy.port)) for _ in range(4)]
-                for raw in raws:
-                    assert raw.code(bind(1, alice.dn, proxy.typed("alice"))) == 0
+                before = {pid: connections(pid) for pid in old.values()}
+                raws = []
+                # on a busy machine one of them may be late for several clients
+                while len(raws) < 4 or not all(connections(pid) > had for pid, had in before.items()):
+                    assert len(raws) < 40, "one worker takes all"
+                    raws.append(stack.enter_context(Raw(proxy.host, proxy.port)))
+                    assert raws[-1].code(bind(1, alice.dn, proxy.typed("alice"))) == 0
                 os.kill(old[1], signal.SIGKILL)
                 wait_for(lambda: gone([old[1]]))  # noqa: B023 - called here
                 lost = 0
@@ -122,7 +126,7 @@ def test_one_that_is_killed_is_replaced_and_nobody_but_its_clients_notices(slapd
                         assert raw.code(root_dse(2)) == 0
                     except (EOFError, ConnectionError):
                         lost += 1
-                assert 0 < lost < 4
+                assert 0 < lost < len(raws)
                 for _ in range(10):
                     assert log_in(proxy) == 0
             ended = proxy.logged("worker ended")[-1]
